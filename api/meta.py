@@ -1,0 +1,60 @@
+"""
+What every object has: its name, labels and age.
+
+Values only; nothing here resolves one object from another.
+"""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from pilothouse.graph.findings import ConfigRef
+
+
+class ObjectKey(NamedTuple):
+    """Key of an object within its kind; `namespace` is empty for cluster-scoped kinds."""
+
+    namespace: str
+    name: str
+
+
+UNKNOWN_AGE: Final = "9999"
+"""Sorts after every RFC 3339 creation time: without a time, order is by name, then namespace."""
+
+
+class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
+    """
+    Metadata we read. Written by the decoder, not straight from the wire.
+
+    `created` is the RFC 3339 text of creationTimestamp ("" if absent). `generation` is
+    metadata.generation as text, else eight hex digits of the spec's hash, so that a resource can
+    say which state of an object made it. `version` is the API version the object was written in.
+    """
+
+    kind: str
+    name: str
+    namespace: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    created: str = ""
+    generation: str = ""
+    api_version: str = ""
+
+    @property
+    def key(self) -> ObjectKey:
+        """The object's key within its kind."""
+        return ObjectKey(self.namespace, self.name)
+
+    @property
+    def age_order(self) -> tuple[str, str, str]:
+        """Sort key: creation time, then name, then namespace (traffic.md 3.1)."""
+        return (self.created or UNKNOWN_AGE, self.name, self.namespace)
+
+    def ref(self, path: str = "") -> ConfigRef:
+        """Return a reference to a field of this object."""
+        return ConfigRef(self.kind, self.namespace, self.name, path)
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    """Tell whether every pair of the selector is among the labels."""
+    return all(labels.get(name) == value for name, value in selector.items())

@@ -1,0 +1,392 @@
+"""
+The incremental engine: push invalidation, pull evaluation, early cut-off.
+
+A query is a pure function of (ctx, key); everything else it knows it reads through ``ctx``, and the
+graph records each read. Changing an input marks what depends on it *maybe stale*; reading a maybe
+stale node first asks whether a dependency really changed, and runs again only then. A node whose
+new value equals its old one stops the wave. The engine knows no word of the mesh and does no I/O.
+
+A query that raises keeps its last good value and reports the failure as a finding (the one rule
+that depends on history; `pilothouse.graph.check` skips such nodes).
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final, Generic, TypeVar, cast
+
+from pilothouse.errors import QueryFailed
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.graph.tables import ALL, CellKey, Table, TableStore
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+SWEEP_AFTER_COMMITS: Final = 2
+
+
+class Query(Generic[K, V]):
+    """A named pure function that the graph memoises per key."""
+
+    __slots__ = ("compute", "name")
+
+    def __init__(self, compute: Callable[["Ctx", K], V]) -> None:
+        """Wrap `compute`; its qualified name is the query's name."""
+        self.compute = compute
+        self.name = f"{compute.__module__.removeprefix('pilothouse.')}.{compute.__name__}"
+
+    def __repr__(self) -> str:
+        """Show the name, for error texts and explanations."""
+        return self.name
+
+
+def query(compute: Callable[["Ctx", K], V]) -> Query[K, V]:
+    """Declare a query; use as a decorator."""
+    return Query(compute)
+
+
+class State(IntEnum):
+    """What is known of a node's value."""
+
+    NEW = 0
+    CLEAN = 1
+    MAYBE = 2
+    RUNNING = 3
+
+
+class Node:
+    """A memoised value: a query at a key, or an input cell (no query; key is (table, cell))."""
+
+    __slots__ = (
+        "changed_at", "deps", "error", "findings", "key", "pins", "query", "rdeps", "state",
+        "value", "verified_at",
+    )  # fmt: skip
+
+    def __init__(self, query: Query[Any, Any] | None, key: Any) -> None:
+        """Start without a value."""
+        self.query = query
+        self.key = key
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.findings: tuple[Finding, ...] = ()
+        self.deps: tuple[Node, ...] = ()
+        self.rdeps: set[Node] = set()
+        self.state = State.NEW
+        self.changed_at = 0
+        self.verified_at = 0
+        self.pins = 0
+
+
+class Ctx:
+    """What a running query reads through; every read becomes a dependency."""
+
+    __slots__ = ("_deps", "_findings", "_graph")
+
+    def __init__(self, graph: "Graph") -> None:
+        """Start with nothing read."""
+        self._graph = graph
+        self._deps: dict[Node, None] = {}
+        self._findings: list[Finding] = []
+
+    def get(self, query: Query[K, V], key: K) -> V:
+        """
+        Return the value of another query.
+
+        Raises: QueryFailed: It has none, not even an old one.
+        """
+        node = self._graph.fresh(query, key)
+        self._deps[node] = None
+        if node.error is not None:
+            raise QueryFailed(f"{query.name} failed") from node.error
+        return cast("V", node.value)
+
+    def get_or_none(self, query: Query[K, V], key: K) -> V | None:
+        """Return the value of another query, or None where it failed (it has said so itself)."""
+        node = self._graph.fresh(query, key)
+        self._deps[node] = None
+        return None if node.error is not None else cast("V", node.value)
+
+    def row(self, table: Table[K, V], key: K) -> V | None:
+        """Return the row at `key`, None if absent."""
+        return cast("V | None", self._read(table, ("row", key)))
+
+    def rows(self, table: Table[K, V]) -> tuple[V, ...]:
+        """Return all rows by key order. Depends on every row: prefer `where`."""
+        return cast("tuple[V, ...]", self._read(table, ALL))
+
+    def where(self, table: Table[K, V], index: str, value: Hashable) -> tuple[V, ...]:
+        """Return the rows found under `value` of an index, by key order."""
+        return cast("tuple[V, ...]", self._read(table, (f"in:{index}", value)))
+
+    def index_values(self, table: Table[K, V], index: str) -> frozenset[Hashable]:
+        """Return the values an index has rows under."""
+        return cast("frozenset[Hashable]", self._read(table, (f"names:{index}", None)))
+
+    def report(self, finding: Finding) -> None:
+        """Say something about the config that was read."""
+        self._findings.append(finding)
+
+    def _read(self, table: Table[Any, Any], cell: CellKey) -> Any:
+        node = self._graph.cell(table, cell)
+        self._deps[node] = None
+        return node.value
+
+
+@dataclass(slots=True)
+class Stats:
+    """Work done since the last commit began: nodes run, by query name."""
+
+    recomputed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Nodes run."""
+        return sum(self.recomputed.values())
+
+
+class Graph:
+    """
+    Inputs, memoised queries and the roots somebody listens to.
+
+    Single-threaded. `commit` changes inputs; `value` reads; `pin` keeps a root alive and reports it
+    in `take_dirty` when it may have changed.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.revision = 0
+        self.stats = Stats()
+        self._stores: dict[str, TableStore] = {}
+        self._cells: dict[str, dict[CellKey, Node]] = {}
+        self._nodes: dict[Query[Any, Any], dict[Any, Node]] = {}
+        self._dirty: dict[Node, None] = {}
+        self._unused: dict[Node, int] = {}
+        self._speaking: dict[Node, None] = {}
+
+    # -- inputs ---------------------------------------------------------------------------------
+
+    def store(self, table: Table[Any, Any]) -> TableStore:
+        """Return the rows of a table."""
+        found = self._stores.get(table.name)
+        if found is None:
+            found = self._stores[table.name] = TableStore(table)
+            self._cells[table.name] = {}
+        return found
+
+    def commit(self, changes: Iterable[tuple[Table[Any, Any], Any, Any | None]]) -> int:
+        """
+        Apply (table, key, row or None) changes as one revision and return how many rows changed.
+
+        Counts of `stats` start anew. Nothing is computed here.
+        """
+        self.revision += 1
+        self.stats = Stats()
+        changed = 0
+        for table, key, row in changes:
+            touched = self.store(table).put(key, row)
+            changed += bool(touched)
+            cells = self._cells[table.name]
+            for cell in touched:
+                node = cells.get(cell)
+                if node is not None:
+                    self._refresh_cell(table, node)
+        self._sweep()
+        return changed
+
+    def _refresh_cell(self, table: Table[Any, Any], node: Node) -> None:
+        value = self._stores[table.name].read(node.key[1])
+        if value == node.value:
+            return
+        node.value = value
+        node.changed_at = self.revision
+        self._invalidate(node)
+
+    def _invalidate(self, origin: Node) -> None:
+        stack = [origin]
+        while stack:
+            for dependent in stack.pop().rdeps:
+                if dependent.state == State.CLEAN:
+                    dependent.state = State.MAYBE
+                    if dependent.pins:
+                        self._dirty[dependent] = None
+                    stack.append(dependent)
+
+    def cell(self, table: Table[Any, Any], cell: CellKey) -> Node:
+        """Return the node of an input cell."""
+        store = self.store(table)
+        cells = self._cells[table.name]
+        node = cells.get(cell)
+        if node is None:
+            node = cells[cell] = Node(None, (table.name, cell))
+            node.value = store.read(cell)
+            node.changed_at = self.revision
+            node.state = State.CLEAN
+        return node
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    def value(self, query: Query[K, V], key: K) -> V:
+        """
+        Return a query's value now.
+
+        Raises: QueryFailed: It has none.
+        """
+        node = self.fresh(query, key)
+        if not node.rdeps and not node.pins:
+            self._unused.setdefault(node, self.revision)
+        if node.error is not None:
+            raise QueryFailed(f"{query.name} failed") from node.error
+        return cast("V", node.value)
+
+    def fresh(self, query: Query[Any, Any], key: Any) -> Node:
+        """Return the node of a query, up to date."""
+        nodes = self._nodes.get(query)
+        if nodes is None:
+            nodes = self._nodes[query] = {}
+        node = nodes.get(key)
+        if node is None:
+            node = nodes[key] = Node(query, key)
+        if node.state != State.CLEAN:
+            self._settle(node)
+        return node
+
+    def _settle(self, node: Node) -> None:
+        if node.state == State.RUNNING:
+            raise QueryFailed(f"{node.query} depends on itself at {node.key!r}")
+        if node.state == State.MAYBE:
+            for dep in node.deps:
+                if dep.state != State.CLEAN:
+                    self._settle(dep)
+                if dep.changed_at > node.verified_at:
+                    break
+            else:
+                node.state = State.CLEAN
+                node.verified_at = self.revision
+                return
+        self._run(node)
+
+    def _run(self, node: Node) -> None:
+        query = node.query
+        if query is None:  # pragma: no cover - cells are always clean
+            return
+        is_first = node.state == State.NEW
+        node.state = State.RUNNING
+        counts = self.stats.recomputed
+        counts[query.name] = counts.get(query.name, 0) + 1
+        ctx = Ctx(self)
+        try:
+            value = query.compute(ctx, node.key)
+            error: Exception | None = None
+        except QueryFailed as failure:
+            value, error = None, failure
+        except Exception as failure:  # noqa: BLE001 (one bad object must not stop the others)
+            value, error = None, failure
+            ctx.report(_failure_finding(query, node.key, failure))
+        self._rewire(node, ctx._deps)  # noqa: SLF001
+        self._speak(node, tuple(ctx._findings))  # noqa: SLF001
+        if error is not None:
+            if is_first or node.error is not None:
+                node.error = error
+                node.changed_at = self.revision
+        elif is_first or node.error is not None or value != node.value:
+            node.value, node.error = value, None
+            node.changed_at = self.revision
+        node.state = State.CLEAN
+        node.verified_at = self.revision
+
+    def _rewire(self, node: Node, deps: dict[Node, None]) -> None:
+        old = node.deps
+        node.deps = tuple(deps)
+        for dep in deps:
+            dep.rdeps.add(node)
+        for dep in old:
+            if dep not in deps:
+                self._release(dep, node)
+
+    def _release(self, dep: Node, dependent: Node) -> None:
+        dep.rdeps.discard(dependent)
+        if not dep.rdeps and not dep.pins:
+            self._unused.setdefault(dep, self.revision)
+
+    def _speak(self, node: Node, findings: tuple[Finding, ...]) -> None:
+        node.findings = findings
+        if findings:
+            self._speaking[node] = None
+        else:
+            self._speaking.pop(node, None)
+
+    # -- roots ----------------------------------------------------------------------------------
+
+    def pin(self, query: Query[Any, Any], key: Any) -> Node:
+        """Keep a root alive and listen to it; pins are counted."""
+        node = self.fresh(query, key)
+        node.pins += 1
+        return node
+
+    def unpin(self, query: Query[Any, Any], key: Any) -> None:
+        """Undo one `pin`."""
+        node = self._nodes[query][key]
+        node.pins -= 1
+        if not node.pins:
+            self._dirty.pop(node, None)
+            if not node.rdeps:
+                self._unused.setdefault(node, self.revision)
+
+    def take_dirty(self) -> tuple[Node, ...]:
+        """Return the pinned nodes that may have changed since the last call, and forget them."""
+        dirty = tuple(self._dirty)
+        self._dirty.clear()
+        return dirty
+
+    def pinned(self) -> Iterator[Node]:
+        """Yield every pinned node."""
+        for nodes in self._nodes.values():
+            yield from (node for node in nodes.values() if node.pins)
+
+    # -- reading the graph itself -----------------------------------------------------------------
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what live nodes have reported, worst last, without repeats."""
+        return tuple(sorted({f for node in self._speaking for f in node.findings}))
+
+    def node_count(self) -> int:
+        """Return how many query nodes are held."""
+        return sum(map(len, self._nodes.values()))
+
+    def tables(self) -> Iterator[TableStore]:
+        """Yield the rows of every table."""
+        yield from self._stores.values()
+
+    # -- sweep ------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Drop what nobody has needed for `SWEEP_AFTER_COMMITS` commits."""
+        horizon = self.revision - SWEEP_AFTER_COMMITS
+        ready = [node for node, since in self._unused.items() if since <= horizon]
+        while ready:
+            node = ready.pop()
+            self._unused.pop(node, None)
+            if node.rdeps or node.pins:
+                continue
+            if node.query is None:
+                continue  # a cell is one small object per row read; it goes with its table
+            nodes = self._nodes[node.query]
+            if nodes.get(node.key) is node:
+                del nodes[node.key]
+            self._speaking.pop(node, None)
+            for dep in node.deps:
+                dep.rdeps.discard(node)
+                if not dep.rdeps and not dep.pins:
+                    ready.append(dep)
+            node.deps = ()
+
+
+def _failure_finding(query: Query[Any, Any], key: Any, failure: Exception) -> Finding:
+    # A programming error rather than bad config, but the operator must see which key it hit.
+    return Finding(
+        Severity.ERROR,
+        "InternalError",
+        ConfigRef(kind="", namespace="", name=f"{query.name}({key!r})"[:200]),
+        f"{type(failure).__name__}: {failure}; the last good result stays in use.",
+        "Please report this with the object's YAML.",
+    )

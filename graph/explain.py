@@ -1,0 +1,58 @@
+"""
+Questions about the graph: which inputs made a value, why did it run, is it right?
+
+Reads nodes and never changes them, but for `mismatches`, which builds a second graph of its own.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pilothouse.errors import QueryFailed
+from pilothouse.graph.core import Graph, Node, Query
+from pilothouse.graph.tables import CellKey
+
+
+def inputs_of(graph: Graph, query: Query[Any, Any], key: Any) -> frozenset[tuple[str, CellKey]]:
+    """Return the input cells (table name, cell) a value rests on, directly or through other queries."""
+    return frozenset(node.key for node in _ancestors(graph.fresh(query, key)) if not node.query)
+
+
+def _ancestors(root: Node) -> Iterator[Node]:
+    seen = {root}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        for dep in node.deps:
+            if dep not in seen:
+                seen.add(dep)
+                stack.append(dep)
+
+
+def mismatches(graph: Graph) -> list[str]:
+    """
+    Rebuild every pinned root from the inputs alone and name those that differ.
+
+    Roots that hold a last good value after a failure rest on history and are skipped.
+    """
+    scratch = Graph()
+    scratch.commit(
+        (store.table, key, row) for store in graph.tables() for key, row in store.rows.items()
+    )
+    wrong = []
+    for node in list(graph.pinned()):
+        if node.query is None or any(dep.error for dep in _ancestors(node)) or _holds_old(node):
+            continue
+        current = graph.fresh(node.query, node.key).value
+        try:
+            if scratch.value(node.query, node.key) != current:
+                wrong.append(f"{node.query}({node.key!r})")
+        except QueryFailed as failure:
+            wrong.append(f"{node.query}({node.key!r}): {failure}")
+    return wrong
+
+
+def _holds_old(node: Node) -> bool:
+    return any(
+        finding.code == "InternalError" for dep in _ancestors(node) for finding in dep.findings
+    )

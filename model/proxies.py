@@ -1,0 +1,81 @@
+"""
+Proxies and the classes they are served by.
+
+A `Proxy` is what a data plane said of itself when it connected. A `ProxyClass` is all of it that
+may change what it is served: proxies of one class share every byte. Translators see classes, never
+proxies. Reading the node message is the business of `pilothouse.xds.node`.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class NodeType(StrEnum):
+    """The first part of a node id."""
+
+    SIDECAR = "sidecar"
+    ROUTER = "router"
+
+
+class Profile(StrEnum):
+    """Which build of Envoy a proxy is: decides which filters it may be sent (traffic.md 0.1)."""
+
+    ENVOY = "envoy"
+    ISTIO_PROXY = "istio-proxy"
+
+
+class InterceptionMode(StrEnum):
+    """How traffic reaches the proxy (traffic.md NM-06)."""
+
+    REDIRECT = "REDIRECT"
+    TPROXY = "TPROXY"
+    NONE = "NONE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locality:
+    """Where a proxy or an endpoint runs; empty parts are unknown."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+    def __str__(self) -> str:
+        """Render as ``region/zone/subzone``."""
+        return "/".join(part for part in (self.region, self.zone, self.subzone) if part)
+
+    @staticmethod
+    def parse(text: str) -> "Locality":
+        """Read ``region[/zone[/subzone]]``."""
+        region, zone, subzone = (*text.split("/", 2), "", "", "")[:3]
+        return Locality(region=region, zone=zone, subzone=subzone)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """
+    What a proxy said of itself (traffic.md section 4), with the quirks of the wire undone.
+
+    `name` and `id_namespace` are the parts of the third field of the node id; `namespace` is
+    metadata NAMESPACE, else `id_namespace`. `ips` begins with the address of the node id. `domain`
+    is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs.
+    """
+
+    id: str
+    type: NodeType
+    ips: tuple[str, ...]
+    name: str
+    namespace: str
+    domain: str
+    labels: tuple[tuple[str, str], ...] = ()
+    cluster_id: str = ""
+    network: str = ""
+    service_account: str = ""
+    istio_version: str = ""
+    interception_mode: InterceptionMode = InterceptionMode.REDIRECT
+    profile: Profile = Profile.ENVOY
+    locality: Locality = field(default_factory=Locality)
+    node_name: str = ""
+    dns_capture: bool = False
+    http10: bool = False
+    unprivileged: bool = False
