@@ -17,20 +17,21 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
-from pilothouse.graph.tables import ALL, CellKey, Table, TableStore
+from pilothouse.graph.tables import ALL, KEYS, CellKey, Table, TableStore
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
 SWEEP_AFTER_COMMITS: Final = 2
 
 
-class Query(Generic[K, V]):
+class Query(Generic[K, V_co]):
     """A named pure function that the graph memoises per key."""
 
     __slots__ = ("compute", "name")
 
-    def __init__(self, compute: Callable[["Ctx", K], V]) -> None:
+    def __init__(self, compute: Callable[["Ctx", K], V_co]) -> None:
         """Wrap `compute`; its qualified name is the query's name."""
         self.compute = compute
         self.name = f"{compute.__module__.removeprefix('pilothouse.')}.{compute.__name__}"
@@ -113,6 +114,10 @@ class Ctx:
     def rows(self, table: Table[K, V]) -> tuple[V, ...]:
         """Return all rows by key order. Depends on every row: prefer `where`."""
         return cast("tuple[V, ...]", self._read(table, ALL))
+
+    def keys(self, table: Table[K, V]) -> tuple[K, ...]:
+        """Return all keys in order. Depends on which rows there are, not on what they say."""
+        return cast("tuple[K, ...]", self._read(table, KEYS))
 
     def where(self, table: Table[K, V], index: str, value: Hashable) -> tuple[V, ...]:
         """Return the rows found under `value` of an index, by key order."""

@@ -13,9 +13,10 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 CellKey = tuple[str, Hashable]
-"""What of a table is read: a way of reading ("row", "all", "names:<index>", "in:<index>")."""
+"""What of a table is read: a way ("row", "all", "keys", "names:<index>", "in:<index>"), a value."""
 
 ALL: Final[CellKey] = ("all", None)
+KEYS: Final[CellKey] = ("keys", None)
 
 
 class Table(Generic[K, V]):
@@ -63,6 +64,8 @@ class TableStore:
         else:
             self.rows[key] = row
         touched: set[CellKey] = {("row", key), ALL}
+        if old is None or row is None:
+            touched.add(KEYS)
         for name, values_of in self.table.indexes.items():
             before = set(values_of(key, old)) if old is not None else set()
             after = set(values_of(key, row)) if row is not None else set()
@@ -101,7 +104,9 @@ class TableStore:
         if how.startswith("names:"):
             return frozenset(self._buckets[how[6:]])
         found = self._sorted.get(cell)
-        if found is None:
+        if found is None and how == "keys":
+            found = self._sorted[cell] = tuple(sorted(self.rows))
+        elif found is None:
             keys: Iterable[Any] = self.rows if how == "all" else self._buckets[how[3:]].get(what, ())
             found = tuple(self.rows[key] for key in sorted(keys))
             self._sorted[cell] = found

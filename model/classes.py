@@ -1,0 +1,236 @@
+"""
+Proxy classes: all that may change what a proxy is served, and nothing else.
+
+Proxies of one class share every byte. A class has parts, so that what depends on one part is
+shared across classes that differ elsewhere: the outbound view, the inbound ports, and the view of
+endpoints. Keep these small: a part that is unique per proxy undoes the sharing.
+"""
+
+from dataclasses import dataclass
+
+from pilothouse.api.meta import ObjectKey
+from pilothouse.api.sidecar import IngressListener
+from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.inputs import DESTINATION_RULES, SIDECARS, VIRTUAL_SERVICES
+from pilothouse.model.protocols import Protocol, declared_protocol
+from pilothouse.model.provenance import Source
+from pilothouse.model.proxies import InterceptionMode, NodeType, Profile, Proxy
+from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
+from pilothouse.model.workloads import Target, targets, workload_labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """
+    What outbound config depends on.
+
+    `labels` are only those that some rule selects clients by. `domain_suffix` is the DNS suffix of
+    the proxy's own services, such as ``svc.cluster.local``. `own_ips` is empty unless the proxy is
+    an endpoint of a headless service, whose listeners leave it out (LS-08).
+    """
+
+    scope: Scope
+    domain_suffix: str
+    labels: tuple[tuple[str, str], ...]
+    mode: InterceptionMode
+    profile: Profile
+    ipv4: bool
+    ipv6: bool
+    own_ips: tuple[str, ...] = ()
+    is_unprivileged: bool = False
+    http10: bool = False
+
+    @property
+    def wildcard(self) -> str:
+        """The address that stands for all, of the first family."""
+        return "0.0.0.0" if self.ipv4 else "::"  # noqa: S104 (Envoy's listener, not ours)
+
+    @property
+    def localhost(self) -> str:
+        """The loopback address of the first family."""
+        return "127.0.0.1" if self.ipv4 else "::1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundPort:
+    """
+    A port a workload serves.
+
+    `bind` is empty for a port that is captured by virtualInbound. `endpoint` is where requests go:
+    empty passes them to their original destination, else ``IP:PORT`` or ``unix://PATH``. `host` is
+    the service's, empty for a Sidecar ingress port that no service has.
+    """
+
+    port: int
+    protocol: Protocol
+    host: str
+    service_port: int
+    namespace: str
+    source: Source
+    bind: str = ""
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """What inbound config depends on."""
+
+    ports: tuple[InboundPort, ...]
+    mode: InterceptionMode
+    profile: Profile
+    ipv4: bool
+    ipv6: bool
+    http10: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointView:
+    """What load assignments depend on besides the cluster."""
+
+    network: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyClass:
+    """All that may change what a proxy is served."""
+
+    type: NodeType
+    view: View
+    inbound: Inbound
+    endpoints: EndpointView
+
+    @property
+    def profile(self) -> Profile:
+        """Which build of Envoy the proxies are."""
+        return self.view.profile
+
+
+@query
+def selected_label_names(ctx: Ctx, _key: None) -> frozenset[str]:
+    """Return the label names by which some rule picks the clients it is for."""
+    names: set[str] = set()
+    for row in ctx.rows(VIRTUAL_SERVICES):
+        for http in row.spec.http:
+            for match in http.match:
+                names.update(match.source_labels)
+        for tls in row.spec.tls:
+            for tls_match in tls.match:
+                names.update(tls_match.source_labels)
+        for tcp in row.spec.tcp:
+            for tcp_match in tcp.match:
+                names.update(tcp_match.source_labels)
+    for rule in ctx.rows(DESTINATION_RULES):
+        if rule.spec.workload_selector:
+            names.update(rule.spec.workload_selector.match_labels)
+    return frozenset(names)
+
+
+@query
+def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
+    """Return the class of a proxy."""
+    labels = ctx.get(workload_labels, proxy)
+    sidecar = ctx.get(sidecar_for, SidecarQuestion(proxy.namespace, labels))
+    selected = ctx.get(selected_label_names, None)
+    served = ctx.get(targets, proxy)
+    ipv4 = any(":" not in ip for ip in proxy.ips)
+    ipv6 = any(":" in ip for ip in proxy.ips)
+    return ProxyClass(
+        type=proxy.type,
+        view=View(
+            scope=Scope(proxy.namespace, sidecar),
+            domain_suffix=proxy.domain.removeprefix(f"{proxy.namespace}."),
+            labels=tuple(pair for pair in labels if pair[0] in selected),
+            mode=proxy.interception_mode,
+            profile=proxy.profile,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            own_ips=proxy.ips if any(t.service.is_headless for t in served) else (),
+            is_unprivileged=proxy.unprivileged,
+            http10=proxy.http10,
+        ),
+        inbound=Inbound(
+            ports=_inbound_ports(ctx, proxy, sidecar, served),
+            mode=proxy.interception_mode,
+            profile=proxy.profile,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            http10=proxy.http10,
+        ),
+        endpoints=EndpointView(network=proxy.network),
+    )
+
+
+def _inbound_ports(
+    ctx: Ctx, proxy: Proxy, sidecar: ObjectKey | None, served: tuple[Target, ...]
+) -> tuple[InboundPort, ...]:
+    row = ctx.row(SIDECARS, sidecar) if sidecar else None
+    if row is not None and row.spec.ingress:
+        source = Source.of(row.meta)
+        declared = (
+            _ingress_port(ctx, proxy, listener, served, source.at(f"spec.ingress[{index}]"))
+            for index, listener in enumerate(row.spec.ingress)
+        )
+        return tuple(port for port in declared if port is not None)
+    if proxy.interception_mode is InterceptionMode.NONE:
+        return ()  # nothing brings traffic to a port that no Sidecar opens (CL-10, LS-19)
+    ports: dict[int, InboundPort] = {}
+    for target in served:
+        ports.setdefault(
+            target.number,
+            InboundPort(
+                port=target.number,
+                protocol=target.port.protocol,
+                host=target.service.host,
+                service_port=target.port.number,
+                namespace=target.service.namespace,
+                source=target.service.source,
+            ),
+        )
+    return tuple(ports[number] for number in sorted(ports))
+
+
+def _ingress_port(
+    ctx: Ctx,
+    proxy: Proxy,
+    listener: IngressListener,
+    served: tuple[Target, ...],
+    source: Source,
+) -> InboundPort | None:
+    number = listener.port.number
+    target = next((t for t in served if t.number == number), None)
+    target = target or next((t for t in served if t.port.number == number), None)
+    is_captured = (
+        listener.capture_mode != "NONE" and proxy.interception_mode is not InterceptionMode.NONE
+    )
+    endpoint = _ingress_endpoint(listener.default_endpoint, proxy.ips[0])
+    if not endpoint and not is_captured:
+        ctx.report(
+            Finding(
+                Severity.ERROR,
+                "IngressWithoutEndpoint",
+                source.at(source.ref.path + ".defaultEndpoint").ref,
+                "A listener that binds its own port has no original destination to pass to.",
+                "Set defaultEndpoint, for example 127.0.0.1:8080.",
+            )
+        )
+        return None
+    return InboundPort(
+        port=number,
+        protocol=declared_protocol(listener.port.protocol),
+        host=target.service.host if target else "",
+        service_port=target.port.number if target else number,
+        namespace=target.service.namespace if target else proxy.namespace,
+        source=source,
+        bind="" if is_captured else listener.bind or proxy.ips[0],
+        endpoint=endpoint,
+    )
+
+
+def _ingress_endpoint(text: str, own_ip: str) -> str:
+    # 0.0.0.0 and [::] stand for the workload's own address (SC-08).
+    for wildcard in ("0.0.0.0:", "[::]:"):
+        if text.startswith(wildcard):
+            own = f"[{own_ip}]" if ":" in own_ip else own_ip
+            return f"{own}:{text.removeprefix(wildcard)}"
+    return text

@@ -1,0 +1,161 @@
+"""
+The input tables: one per kind, with the indexes that queries read them by.
+
+The only list of what can enter the graph. Keys are `ObjectKey`s. Indexes work on rows as written:
+a short host is indexed as (name, namespace), because the mesh domain is itself an input.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse.api.destination_rule import DestinationRule
+from pilothouse.api.kubernetes_core import (
+    ConfigMap,
+    Endpoints,
+    EndpointSlice,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+)
+from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.meta import ObjectKey, ObjectMeta
+from pilothouse.api.service_entry import ServiceEntry
+from pilothouse.api.sidecar import Sidecar
+from pilothouse.api.virtual_service import VirtualService
+from pilothouse.api.workload import WorkloadEntry
+from pilothouse.graph.tables import Table
+
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+THE_MESH: Final = ObjectKey("", "mesh")
+
+
+class MeshDomain(msgspec.Struct, frozen=True):
+    """The DNS domain of Kubernetes services, such as ``cluster.local``."""
+
+    domain: str = "cluster.local"
+
+
+def host_index(host: str, namespace: str) -> Hashable:
+    """Return what a host as written in `namespace` is indexed under."""
+    host = host.lower()
+    if "." in host or host.startswith("*"):
+        return host
+    return (host, namespace)
+
+
+def label_index(meta: ObjectMeta) -> Iterator[Hashable]:
+    """Yield (namespace, label, value) for each label."""
+    for name, value in meta.labels.items():
+        yield (meta.namespace, name, value)
+
+
+def _namespace(key: ObjectKey, _row: object) -> tuple[Hashable]:
+    return (key.namespace,)
+
+
+def _virtual_service_hosts(_key: ObjectKey, row: VirtualService) -> Iterator[Hashable]:
+    for host in row.spec.hosts:
+        yield host_index(host, row.meta.namespace)
+
+
+def _wildcard_virtual_service(_key: ObjectKey, row: VirtualService) -> Iterator[Hashable]:
+    if any(host.startswith("*") for host in row.spec.hosts):
+        yield True
+
+
+def _rule_host(_key: ObjectKey, row: DestinationRule) -> tuple[Hashable]:
+    return (host_index(row.spec.host, row.meta.namespace),)
+
+
+def _wildcard_rule(_key: ObjectKey, row: DestinationRule) -> Iterator[Hashable]:
+    if row.spec.host.startswith("*"):
+        yield True
+
+
+def _entry_hosts(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
+    yield from (host.lower() for host in row.spec.hosts)
+
+
+def _entry_addresses(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
+    yield from (endpoint.address for endpoint in row.spec.endpoints if endpoint.address)
+
+
+def _slice_service(key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
+    service = row.meta.labels.get(SERVICE_LABEL)
+    if service:
+        yield ObjectKey(key.namespace, service)
+
+
+def _slice_addresses(_key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
+    for endpoint in row.endpoints or ():
+        yield from endpoint.addresses
+
+
+def _endpoints_addresses(_key: ObjectKey, row: Endpoints) -> Iterator[Hashable]:
+    for subset in row.subsets or ():
+        for address in (*subset.addresses, *subset.not_ready_addresses):
+            yield address.ip
+
+
+def _pod_addresses(_key: ObjectKey, row: Pod) -> Iterator[Hashable]:
+    if row.spec.host_network:
+        return  # a host's address belongs to many (traffic.md K8-16)
+    yield from {row.status.pod_ip, *(ip.ip for ip in row.status.pod_ips)} - {""}
+
+
+def _labels(_key: ObjectKey, row: Any) -> Iterator[Hashable]:
+    return label_index(row.meta)
+
+
+def _workload_address(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]:
+    if row.spec.address:
+        yield row.spec.address
+
+
+def _workload_labels(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]:
+    for name, value in {**row.meta.labels, **row.spec.labels}.items():
+        yield (row.meta.namespace, name, value)
+
+
+DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
+MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
+NAMESPACES: Final = Table[ObjectKey, Namespace]("Namespace")
+SERVICES: Final = Table[ObjectKey, Service]("Service", {"namespace": _namespace})
+ENDPOINT_SLICES: Final = Table[ObjectKey, EndpointSlice](
+    "EndpointSlice", {"service": _slice_service, "address": _slice_addresses}
+)
+ENDPOINTS: Final = Table[ObjectKey, Endpoints]("Endpoints", {"address": _endpoints_addresses})
+PODS: Final = Table[ObjectKey, Pod]("Pod", {"address": _pod_addresses, "label": _labels})
+NODES: Final = Table[ObjectKey, Node]("Node")
+SERVICE_ACCOUNTS: Final = Table[ObjectKey, ServiceAccount]("ServiceAccount")
+SECRETS: Final = Table[ObjectKey, Secret]("Secret")
+CONFIG_MAPS: Final = Table[ObjectKey, ConfigMap]("ConfigMap")
+SERVICE_ENTRIES: Final = Table[ObjectKey, ServiceEntry](
+    "ServiceEntry", {"host": _entry_hosts, "address": _entry_addresses, "namespace": _namespace}
+)
+WORKLOAD_ENTRIES: Final = Table[ObjectKey, WorkloadEntry](
+    "WorkloadEntry", {"label": _workload_labels, "address": _workload_address}
+)
+VIRTUAL_SERVICES: Final = Table[ObjectKey, VirtualService](
+    "VirtualService", {"host": _virtual_service_hosts, "wildcard": _wildcard_virtual_service}
+)
+DESTINATION_RULES: Final = Table[ObjectKey, DestinationRule](
+    "DestinationRule",
+    {"host": _rule_host, "wildcard": _wildcard_rule, "namespace": _namespace},
+)
+SIDECARS: Final = Table[ObjectKey, Sidecar]("Sidecar", {"namespace": _namespace})
+
+TABLES: Final[Mapping[str, Table[Any, Any]]] = {
+    table.name: table
+    for table in (
+        DOMAIN, MESH_CONFIG, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS, PODS, NODES,
+        SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
+        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS,
+    )
+}  # fmt: skip
+"""Kind name -> table. Kinds that are held but not translated have none."""

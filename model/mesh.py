@@ -1,0 +1,19 @@
+"""
+The settings of the mesh as a whole.
+"""
+
+from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.inputs import DOMAIN, MESH_CONFIG, THE_MESH, MeshDomain
+
+
+@query
+def mesh_config(ctx: Ctx, _key: None) -> MeshConfig:
+    """Return the mesh config, Istio's defaults where nothing is said (traffic.md 2.10)."""
+    return ctx.row(MESH_CONFIG, THE_MESH) or MeshConfig()
+
+
+@query
+def domain(ctx: Ctx, _key: None) -> str:
+    """Return the DNS domain of Kubernetes services, such as ``cluster.local``."""
+    return (ctx.row(DOMAIN, THE_MESH) or MeshDomain()).domain

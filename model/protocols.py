@@ -1,0 +1,97 @@
+"""
+Which protocol a port speaks (traffic.md 3.8), and what that means for listeners and clusters.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Protocol(StrEnum):
+    """A declared or assumed application protocol; AUTO means detect it from the first bytes."""
+
+    HTTP = "HTTP"
+    HTTP2 = "HTTP2"
+    GRPC = "GRPC"
+    GRPC_WEB = "GRPC-Web"
+    HTTPS = "HTTPS"
+    TLS = "TLS"
+    TCP = "TCP"
+    UDP = "UDP"
+    MONGO = "Mongo"
+    AUTO = "auto"
+
+    @property
+    def is_http(self) -> bool:
+        """Spoken by the HTTP connection manager."""
+        return self in _HTTP
+
+    @property
+    def is_http2(self) -> bool:
+        """Always HTTP/2 upstream (CL-06)."""
+        return self in _HTTP2
+
+    @property
+    def is_tls(self) -> bool:
+        """Opaque TLS that may be routed by SNI."""
+        return self in (Protocol.HTTPS, Protocol.TLS)
+
+
+_HTTP: Final = frozenset({Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
+_HTTP2: Final = frozenset({Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
+
+_WORDS: Final = {
+    "tcp": Protocol.TCP,
+    "udp": Protocol.UDP,
+    "grpc": Protocol.GRPC,
+    "grpc-web": Protocol.GRPC_WEB,
+    "http": Protocol.HTTP,
+    "http2": Protocol.HTTP2,
+    "https": Protocol.HTTPS,
+    "tls": Protocol.TLS,
+    "mongo": Protocol.MONGO,
+    # Their filters are off by default upstream, which makes them plain TCP.
+    "redis": Protocol.TCP,
+    "mysql": Protocol.TCP,
+}
+
+_APP_PROTOCOLS: Final = {
+    "http": Protocol.HTTP,
+    "https": Protocol.HTTPS,
+    "grpc": Protocol.GRPC,
+    "grpc-web": Protocol.GRPC_WEB,
+    "http2": Protocol.HTTP2,
+    "tcp": Protocol.TCP,
+    "tls": Protocol.TLS,
+    "mongo": Protocol.MONGO,
+    "redis": Protocol.TCP,
+    "mysql": Protocol.TCP,
+    "kubernetes.io/h2c": Protocol.HTTP2,
+    "kubernetes.io/ws": Protocol.HTTP,
+    "kubernetes.io/wss": Protocol.HTTPS,
+}
+
+_SERVER_FIRST_PORTS: Final = frozenset({25, 53, 3306, 27017})
+"""Well-known ports whose servers speak first: detection would wait for ever."""
+
+
+def kubernetes_protocol(
+    name: str, transport: str, app_protocol: str | None, number: int
+) -> Protocol:
+    """Return the protocol of a Kubernetes Service port."""
+    if transport.upper() == "UDP":
+        return Protocol.UDP
+    if app_protocol:
+        declared = _APP_PROTOCOLS.get(app_protocol.lower())
+        if declared is not None:
+            return declared
+    lowered = name.lower()
+    word = "grpc-web" if lowered.startswith("grpc-web") else lowered.split("-", 1)[0]
+    named = _WORDS.get(word)
+    if named is not None:
+        return named
+    return Protocol.TCP if number in _SERVER_FIRST_PORTS else Protocol.AUTO
+
+
+def declared_protocol(text: str) -> Protocol:
+    """Return the protocol that a ServiceEntry, Sidecar or Gateway port declares."""
+    return _WORDS.get(text.lower(), Protocol.AUTO)
