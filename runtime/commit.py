@@ -1,0 +1,114 @@
+"""
+The commit cycle: collect changes, apply them as one revision, publish.
+
+Changes of the same object are coalesced, the last one counts. All evaluation happens inside
+`publish`, and inputs cannot change meanwhile: what arrives then waits for the next cycle. Knows
+neither files nor streams.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from typing import Any, Protocol
+
+import structlog
+
+from pilothouse.graph.core import Graph
+from pilothouse.graph.tables import Table
+from pilothouse.runtime.debounce import Debouncer
+
+Change = tuple[str, Hashable, Any | None]
+"""Kind (name of a table), key, and the new row or None if the object is gone."""
+
+log = structlog.get_logger()
+
+
+class CommitObserver(Protocol):
+    """Somebody who counts commits."""
+
+    def offered(self, kinds: Mapping[str, int]) -> None:
+        """Changes arrived, so many of each kind."""
+        ...
+
+    def committed(self, kinds: Mapping[str, int], waited_seconds: float) -> None:
+        """A revision was made of so many changes of each kind; the first waited that long."""
+        ...
+
+    def published(self, recomputed: Mapping[str, int], seconds: float) -> None:
+        """A revision was published; so many nodes of each query ran for it."""
+        ...
+
+
+class CommitCycle:
+    """The only writer of the graph's inputs; lives on one event loop."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        tables: Mapping[str, Table[Any, Any]],
+        publish: Callable[[], Awaitable[None]],
+        *,
+        debouncer: Debouncer,
+        observer: CommitObserver,
+        clock: Callable[[], float],
+    ) -> None:
+        """Commit into `graph` and call `publish` after each revision; `clock` gives seconds."""
+        self._graph = graph
+        self._tables = tables
+        self._publish = publish
+        self._debouncer = debouncer
+        self._observer = observer
+        self._clock = clock
+        self._waiting: dict[tuple[str, Hashable], Any | None] = {}
+        self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    @property
+    def waiting_count(self) -> int:
+        """How many objects wait for the next commit."""
+        return len(self._waiting)
+
+    def offer(self, changes: Iterable[Change]) -> None:
+        """Take changes for the next commit. Returns at once."""
+        kinds: dict[str, int] = {}
+        for kind, key, row in changes:
+            if kind not in self._tables:
+                log.debug("commit.kind_not_held", kind=kind)
+                continue
+            self._waiting[kind, key] = row
+            kinds[kind] = kinds.get(kind, 0) + 1
+        if kinds:
+            self._observer.offered(kinds)
+            self._debouncer.changed(self._clock())
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Commit for ever, each time what is due."""
+        while True:
+            due = self._debouncer.due
+            delay = None if due is None else due - self._clock()
+            if delay is not None and delay <= 0:
+                await self.commit_now()
+                continue
+            self._wake.clear()
+            try:
+                # A new change may move the moment, so it wakes the wait too.
+                await asyncio.wait_for(self._wake.wait(), delay)
+            except TimeoutError:
+                continue
+
+    async def commit_now(self) -> int:
+        """Commit and publish all that waits without waiting; return how many rows changed."""
+        async with self._turn:
+            waiting, self._waiting = self._waiting, {}
+            waited_seconds = self._debouncer.taken(self._clock())
+            started = self._clock()
+            changed = self._graph.commit(
+                (self._tables[kind], key, row) for (kind, key), row in waiting.items()
+            )
+            kinds: dict[str, int] = {}
+            for kind, _ in waiting:
+                kinds[kind] = kinds.get(kind, 0) + 1
+            self._observer.committed(kinds, waited_seconds)
+            await self._publish()
+            self._observer.published(self._graph.stats.recomputed, self._clock() - started)
+            return changed

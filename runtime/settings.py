@@ -1,0 +1,96 @@
+"""
+What the operator chose, as one frozen value that is passed in.
+
+Nothing reads the environment or the command line here: `pilothouse.cli` does, and gives names to
+the options. Checks that need only the settings themselves are made at construction, so that a
+`Settings` in hand is one the server may run with.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pilothouse.runtime.addresses import LOOPBACK, Address, InvalidSetting
+
+DEFAULT_GRPC: Final = Address(LOOPBACK, 15_010)
+DEFAULT_SECURE_GRPC: Final = Address(LOOPBACK, 15_012)
+DEFAULT_MONITORING: Final = Address(LOOPBACK, 15_014)
+DEFAULT_DOMAIN: Final = "cluster.local"
+DEFAULT_QUIET: Final = timedelta(milliseconds=100)
+DEFAULT_LONGEST_WAIT: Final = timedelta(seconds=10)
+DEFAULT_DRAIN: Final = timedelta(seconds=5)
+
+
+class LogFormat(StrEnum):
+    """How log lines look; AUTO is human on a terminal and JSON otherwise."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe level that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    All settings of a server.
+
+    `secure_grpc_addr` None turns the TLS port off. `quiet` is how long changes must have paused
+    before a commit that follows another closely, `longest_wait` the most a change waits for that;
+    `quiet` zero commits everything at once. `ca_dir` None keeps the root key in memory. `drain` is
+    how long streams may finish after a signal.
+
+    Raises: InvalidSetting: An address would be reachable from other machines without protection,
+        or durations contradict each other.
+    """
+
+    config_dir: Path
+    mesh_config: Path | None = None
+    grpc_addr: Address = DEFAULT_GRPC
+    secure_grpc_addr: Address | None = DEFAULT_SECURE_GRPC
+    monitoring_addr: Address = DEFAULT_MONITORING
+    domain: str = DEFAULT_DOMAIN
+    quiet: timedelta = DEFAULT_QUIET
+    longest_wait: timedelta = DEFAULT_LONGEST_WAIT
+    drain: timedelta = DEFAULT_DRAIN
+    ports_file: Path | None = None
+    ca_dir: Path | None = None
+    allow_remote_plaintext: bool = False
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.AUTO
+
+    def __post_init__(self) -> None:
+        """Check what the settings alone can tell."""
+        if not self.grpc_addr.is_loopback and not self.allow_remote_plaintext:
+            raise InvalidSetting(
+                "--grpc-addr",
+                f"{self.grpc_addr} is reachable from other machines, and this port neither"
+                " encrypts nor knows its callers; bind 127.0.0.1, or pass"
+                " --allow-remote-plaintext if the network itself is trusted.",
+            )
+        if not self.monitoring_addr.is_loopback:
+            raise InvalidSetting(
+                "--monitoring-addr",
+                f"{self.monitoring_addr} is reachable from other machines, and this port has no"
+                " authentication yet but shows the mesh's whole config; bind 127.0.0.1 and put"
+                " an authenticating proxy in front.",
+            )
+        if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
+            raise InvalidSetting(
+                "--debounce",
+                "the quiet time must not be negative nor longer than --debounce-max.",
+            )
+        if not self.domain or self.domain != self.domain.strip(". "):
+            raise InvalidSetting(
+                "--domain", f"{self.domain!r} is not a DNS domain such as cluster.local."
+            )
