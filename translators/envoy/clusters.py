@@ -1,0 +1,246 @@
+"""
+Outbound clusters (CDS): one per service port and subset a client can see (traffic.md N-01, 2.3).
+
+`outbound_clusters` gathers what a scope sees; `outbound_cluster` builds one cluster and is shared
+by every scope that obeys the same rule for it.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
+from pilothouse._pb.envoy.config.core.v3 import config_source_pb2
+from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_pb2
+from pilothouse._pb.google.protobuf import duration_pb2
+from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.classes import View
+from pilothouse.model.endpoints import EndpointsKey, endpoints
+from pilothouse.model.mesh import mesh_config
+from pilothouse.model.names import ClusterName
+from pilothouse.model.policies import (
+    MergedRule,
+    Policy,
+    RuleKey,
+    RuleQuestion,
+    merged_rule,
+    policy_for,
+    rule_for,
+)
+from pilothouse.model.protocols import Protocol
+from pilothouse.model.resource import CDS, Resource, ResourceLayer
+from pilothouse.model.scopes import Scope, scope_services
+from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.translators.envoy.cluster_policy import (
+    apply_circuit_breakers,
+    apply_http_options,
+    apply_load_balancer,
+    apply_outlier_detection,
+    is_passthrough,
+    speaks_http2,
+)
+from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.endpoints import encode_assignment
+from pilothouse.translators.envoy.provenance import metadata
+from pilothouse.translators.envoy.upstream_tls import TlsUnavailable, apply_tls
+
+DNS_JITTER_NANOS: Final = 100_000_000
+_DNS: Final = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
+
+
+class ClusterView(NamedTuple):
+    """What a scope's clusters depend on."""
+
+    scope: Scope
+    labels: tuple[tuple[str, str], ...]
+    ipv4: bool
+    ipv6: bool
+
+    @staticmethod
+    def of(view: View) -> "ClusterView":
+        """Return the part of a view that clusters depend on."""
+        return ClusterView(view.scope, view.labels, view.ipv4, view.ipv6)
+
+
+class ClusterKey(NamedTuple):
+    """One cluster: the service port, the subset, and the rule its clients obey."""
+
+    service: ServiceKey
+    port: int
+    subset: str
+    rule: RuleKey | None
+    ipv4: bool
+    ipv6: bool
+
+
+@query
+def outbound_clusters(ctx: Ctx, view: ClusterView) -> ResourceLayer:
+    """Return the outbound clusters of a scope, in service order (CL-01)."""
+    return ResourceLayer(
+        cluster
+        for owner in ctx.get(scope_services, view.scope)
+        for key in _cluster_keys(ctx, view, owner)
+        if (cluster := ctx.get_or_none(outbound_cluster, key)) is not None
+    )
+
+
+def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[ClusterKey]:
+    if owner.resolution is Resolution.ALIAS:
+        return
+    asked = RuleQuestion(view.scope.namespace, view.labels, owner.host, owner.namespace)
+    key = ctx.get(rule_for, asked)
+    subsets = ctx.get(subset_names, key) if key else ()
+    for port in owner.ports:
+        if port.protocol is Protocol.UDP:
+            continue
+        for subset in ("", *subsets):
+            yield ClusterKey(owner.key, port.number, subset, key, view.ipv4, view.ipv6)
+
+
+@query
+def subset_names(ctx: Ctx, key: RuleKey) -> tuple[str, ...]:
+    """Return the subsets a rule declares, in order."""
+    rule = ctx.get(merged_rule, key)
+    return tuple(subset.name for subset in rule.subsets) if rule else ()
+
+
+@query
+def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
+    """Gather what shapes one cluster and build it; None if a DNS cluster has no endpoint."""
+    owner = ctx.get(service, key.service)
+    port = owner.port(key.port) if owner else None
+    if owner is None or port is None:
+        return None
+    rule = ctx.get(merged_rule, key.rule) if key.rule else None
+    policy = policy_for(rule, key.port, key.subset)
+    name = ClusterName(key.port, key.subset, owner.host)
+    mesh = ctx.get(mesh_config, None)
+    cluster = cluster_pb2.Cluster(name=str(name), alt_stat_name=f"{name};")
+    cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
+    if not _apply_discovery(ctx, cluster, owner, name, key, policy):
+        return None
+    apply_circuit_breakers(cluster, policy)
+    apply_outlier_detection(cluster, policy)
+    apply_http_options(cluster, policy, port.protocol)
+    apply_load_balancer(cluster, policy)
+    try:
+        apply_tls(
+            cluster,
+            policy.tls,
+            owner,
+            is_http2=speaks_http2(policy.connection_pool, port.protocol),
+        )
+    except TlsUnavailable as problem:
+        _report_tls(ctx, key, rule, str(problem))
+        _close(cluster, name)
+    return _finish(cluster, owner, port, key, rule)
+
+
+def _apply_discovery(
+    ctx: Ctx,
+    cluster: cluster_pb2.Cluster,
+    owner: Service,
+    name: ClusterName,
+    key: ClusterKey,
+    policy: Policy,
+) -> bool:
+    if owner.resolution is Resolution.ORIGINAL_DESTINATION or is_passthrough(policy):
+        cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
+        cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+        return True
+    if owner.resolution is Resolution.ENDPOINTS:
+        cluster.type = cluster_pb2.Cluster.EDS
+        cluster.eds_cluster_config.CopyFrom(_EDS)
+        cluster.eds_cluster_config.service_name = str(name)
+        return True
+    is_strict = owner.resolution is Resolution.DNS
+    cluster.type = (
+        cluster_pb2.Cluster.STRICT_DNS if is_strict else cluster_pb2.Cluster.LOGICAL_DNS
+    )
+    cluster.dns_lookup_family = _lookup_family(key)
+    cluster.dns_refresh_rate.FromTimedelta(ctx.get(mesh_config, None).dns_refresh_rate)
+    cluster.respect_dns_ttl = True
+    cluster.dns_jitter.CopyFrom(duration_pb2.Duration(nanos=DNS_JITTER_NANOS))
+    rule = ctx.get(merged_rule, key.rule) if key.rule else None
+    labels: tuple[tuple[str, str], ...] = ()
+    for subset in rule.subsets if rule else ():
+        if subset.name == key.subset:
+            labels = tuple(sorted(subset.labels.items()))
+    places = [
+        endpoint
+        for endpoint in ctx.get(endpoints, EndpointsKey(owner.key, key.port))
+        if endpoint.has_labels(labels)
+    ]
+    if not is_strict:
+        places = places[:1]
+    if not places:
+        return False
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment.FromString(encode_assignment(str(name), places))
+    )
+    return True
+
+
+def _lookup_family(key: ClusterKey) -> cluster_pb2.Cluster.DnsLookupFamily:
+    if key.ipv4 and key.ipv6:
+        return cluster_pb2.Cluster.ALL
+    return cluster_pb2.Cluster.V4_ONLY if key.ipv4 else cluster_pb2.Cluster.V6_ONLY
+
+
+def _report_tls(ctx: Ctx, key: ClusterKey, rule: MergedRule | None, problem: str) -> None:
+    source = rule.sources[0] if rule else None
+    if source is None:
+        return
+    ctx.report(
+        Finding(
+            Severity.ERROR,
+            "TlsUnavailable",
+            source.at("spec.trafficPolicy.tls").ref,
+            f"{problem} Traffic to port {key.port} of {key.service.host} is stopped rather than "
+            "sent in plain text.",
+            "Use tls mode DISABLE or SIMPLE until this version can issue certificates.",
+        )
+    )
+
+
+def _close(cluster: cluster_pb2.Cluster, name: ClusterName) -> None:
+    # Fail closed: a cluster without endpoints answers 503 and sends nothing anywhere.
+    cluster.type = cluster_pb2.Cluster.STATIC
+    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    for part in ("eds_cluster_config", "least_request_lb_config", "dns_lookup_family"):
+        cluster.ClearField(part)
+    cluster.load_assignment.CopyFrom(
+        endpoint_pb2.ClusterLoadAssignment(cluster_name=str(name))
+    )
+
+
+def _finish(
+    cluster: cluster_pb2.Cluster,
+    owner: Service,
+    port: Port,
+    key: ClusterKey,
+    rule: MergedRule | None,
+) -> Resource:
+    sources = rule.sources if rule else ()
+    cluster.metadata.CopyFrom(
+        metadata(
+            (owner.source, *sources),
+            config=sources[0] if sources else None,
+            services=(owner,),
+            subset=key.subset,
+            is_external=owner.is_mesh_external,
+        )
+    )
+    is_eds = cluster.type == cluster_pb2.Cluster.EDS
+    refs = (*(source.ref for source in sources), owner.source.ref)
+    return Resource(CDS, cluster.name, encode(cluster), refs, cluster.name if is_eds else None)
+
+
+def _ads() -> config_source_pb2.ConfigSource:
+    source = config_source_pb2.ConfigSource(resource_api_version=config_source_pb2.V3)
+    source.ads.SetInParent()
+    source.initial_fetch_timeout.SetInParent()  # wait for ever (N-67)
+    return source
+
+
+_EDS: Final = cluster_pb2.Cluster.EdsClusterConfig(eds_config=_ads())

@@ -1,0 +1,138 @@
+"""
+Load assignments (EDS): the endpoints of a cluster, grouped by locality (traffic.md 3.12).
+
+Endpoints are by far the most numerous thing on the wire, so they are encoded by hand, field by
+field; a test compares the bytes with what protobuf makes of the same content.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.classes import EndpointView
+from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
+from pilothouse.model.names import ClusterName
+from pilothouse.model.policies import RuleQuestion, merged_rule, rule_for
+from pilothouse.model.proxies import Locality
+from pilothouse.model.resource import EDS, Resource, field, varint
+from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
+from pilothouse.model.services import ServiceKey, service
+from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.provenance import ISTIO
+
+
+class AssignmentQuestion(NamedTuple):
+    """The load assignment of a cluster as proxies of a scope see it."""
+
+    scope: Scope
+    labels: tuple[tuple[str, str], ...]
+    view: EndpointView
+    name: str
+
+
+class AssignmentKey(NamedTuple):
+    """A load assignment: which port of which service, and the labels a subset asks for."""
+
+    view: EndpointView
+    name: ClusterName
+    service: ServiceKey
+    labels: tuple[tuple[str, str], ...]
+
+
+@query
+def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
+    """Return the load assignment of that name, None if the scope has no such cluster."""
+    try:
+        name = ClusterName.parse(asked.name)
+    except ValueError:
+        return None
+    owner = ctx.get(service_for_host, HostQuestion(asked.scope, name.host))
+    if owner is None or owner.port(name.port) is None or owner.host != name.host:
+        return None
+    labels = subset_labels(ctx, asked.scope, asked.labels, name, owner.namespace)
+    if labels is None:
+        return None
+    return ctx.get(load_assignment, AssignmentKey(asked.view, name, owner.key, labels))
+
+
+def subset_labels(
+    ctx: Ctx,
+    scope: Scope,
+    client_labels: tuple[tuple[str, str], ...],
+    name: ClusterName,
+    owner: str,
+) -> tuple[tuple[str, str], ...] | None:
+    """Return the labels a cluster's subset asks of endpoints; None if there is no such subset."""
+    if not name.subset:
+        return ()
+    key = ctx.get(rule_for, RuleQuestion(scope.namespace, client_labels, name.host, owner))
+    rule = ctx.get(merged_rule, key) if key else None
+    for subset in rule.subsets if rule else ():
+        if subset.name == name.subset:
+            return tuple(sorted(subset.labels.items()))
+    return None
+
+
+@query
+def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
+    """Encode a load assignment; a service without endpoints gets an empty one, so it warms."""
+    owner = ctx.get(service, key.service)
+    if owner is None:
+        return None
+    every = ctx.get(endpoints, EndpointsKey(key.service, key.name.port))
+    chosen = [endpoint for endpoint in every if endpoint.has_labels(key.labels)]
+    name = str(key.name)
+    return Resource(EDS, name, encode_assignment(name, chosen), (owner.source.ref,))
+
+
+def encode_assignment(name: str, chosen: Iterable[Endpoint]) -> bytes:
+    """Encode a ClusterLoadAssignment: localities sorted, weights summed."""
+    groups: dict[Locality, list[Endpoint]] = {}
+    for endpoint in chosen:
+        groups.setdefault(endpoint.locality, []).append(endpoint)
+    parts = [field(1, name.encode())]
+    for locality in sorted(groups, key=str):
+        members = groups[locality]
+        body = [_locality(locality)]
+        body.extend(field(2, _lb_endpoint(endpoint)) for endpoint in members)
+        body.append(_wrapped(3, sum(endpoint.weight for endpoint in members)))
+        parts.append(field(2, b"".join(body)))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _locality(locality: Locality) -> bytes:
+    parts = (locality.region, locality.zone, locality.subzone)
+    return field(
+        1, b"".join(field(n, part.encode()) for n, part in enumerate(parts, 1) if part)
+    )
+
+
+def _lb_endpoint(endpoint: Endpoint) -> bytes:
+    if endpoint.port == 0 and endpoint.address.startswith(("/", "@")):
+        address = field(2, field(1, endpoint.address.encode()))
+    else:
+        socket = field(2, endpoint.address.encode()) + b"\x18" + varint(endpoint.port)
+        address = field(1, socket)
+    return field(1, field(1, address)) + _suffix(
+        endpoint.health, endpoint.workload, endpoint.weight
+    )
+
+
+@lru_cache(maxsize=65536)
+def _suffix(health: Health, workload: str, weight: int) -> bytes:
+    # What follows the address is the same for all ports of a workload.
+    described = b""
+    if workload:
+        message = base_pb2.Metadata()
+        message.filter_metadata[ISTIO].fields["workload"].string_value = workload
+        described = field(3, encode(message))
+    return b"\x10" + varint(health.value) + described + _wrapped(4, weight)
+
+
+def _wrapped(number: int, value: int) -> bytes:
+    return field(number, b"\x08" + varint(value) if value else b"")
+
+

@@ -1,0 +1,61 @@
+"""
+`filter_metadata` that says which objects made a route, cluster, listener or filter chain.
+
+Two keys: ``istio``, which existing tools read (traffic.md N-68, N-69), and ``pilothouse`` with one
+entry per source object: kind, namespace/name, field path and generation.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse.model.provenance import Source
+from pilothouse.model.services import Service
+
+ISTIO: Final = "istio"
+PILOTHOUSE: Final = "pilothouse"
+
+
+def metadata(
+    sources: Iterable[Source],
+    *,
+    config: Source | None = None,
+    services: Iterable[Service] = (),
+    subset: str = "",
+    is_external: bool = False,
+) -> base_pb2.Metadata:
+    """
+    Build the metadata of a generated thing.
+
+    `config` is the Istio object that configured it (VirtualService, DestinationRule, Sidecar),
+    `services` whom it is for.
+    """
+    result = base_pb2.Metadata()
+    listed = result.filter_metadata[PILOTHOUSE].fields["sources"].list_value
+    for source in sources:
+        fields = listed.values.add().struct_value.fields
+        ref = source.ref
+        fields["kind"].string_value = ref.kind
+        fields["object"].string_value = ref.object_name
+        if ref.path:
+            fields["field"].string_value = ref.path
+        if source.generation:
+            fields["generation"].string_value = source.generation
+    services = tuple(services)
+    if not (config or services or subset or is_external):
+        return result
+    istio = result.filter_metadata[ISTIO].fields
+    if config is not None:
+        istio["config"].string_value = config.path
+    if subset:
+        istio["subset"].string_value = subset
+    if is_external:
+        istio["external"].bool_value = True
+    if services:
+        entries = istio["services"].list_value
+        for service in services:
+            fields = entries.values.add().struct_value.fields
+            fields["host"].string_value = service.host
+            fields["name"].string_value = service.key.name
+            fields["namespace"].string_value = service.namespace
+    return result
