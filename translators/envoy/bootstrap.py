@@ -1,0 +1,248 @@
+"""
+The static configuration an Envoy starts with: who it is, where its control plane is.
+
+Everything else a sidecar needs comes over ADS. The result is plain JSON data, because Envoy reads
+its bootstrap from a JSON file (its YAML reader changes the type of some plain words). Used by the
+demo, the tests and the agent. May not import `_pb`: a bootstrap is read by Envoy only, never sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from pilothouse.model.proxies import InterceptionMode, Locality, NodeType
+
+Json: TypeAlias = Any
+"""Data that `json.dumps` accepts."""
+
+XDS_CLUSTER: Final = "xds-grpc"
+"""Name of the control plane's cluster in every bootstrap (traffic.md N-13)."""
+
+ISTIO_VERSION: Final = "1.30.0"
+"""The Istio release whose agent our node metadata resembles."""
+
+_TYPE: Final = "type.googleapis.com/"
+
+# What operators and dashboards read; each further cluster costs about 20 kB and start-up time
+# when all of its counters are kept (performance.md B.5).
+_STATS_KEPT: Final = (
+    {"prefix": "reporter="},
+    {"prefix": "cluster_manager."},
+    {"prefix": "listener_manager."},
+    {"prefix": "server."},
+    {"prefix": f"cluster.{XDS_CLUSTER}."},
+    {"prefix": "control_plane."},
+    {"suffix": ".update_rejected"},
+    {"suffix": "rbac.allowed"},
+    {"suffix": "rbac.denied"},
+    {"suffix": "shadow_allowed"},
+    {"suffix": "shadow_denied"},
+    {"safe_regex": {"regex": r"http\.[^.]*(\.[^.]+)*\.downstream_(cx|rq)_active"}},
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketAddress:
+    """An IP address and a TCP port; port 0 lets the kernel choose where that is allowed."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipeAddress:
+    """A Unix socket by its path (at most 107 bytes)."""
+
+    path: str
+
+
+Address: TypeAlias = SocketAddress | PipeAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """
+    The workload a proxy stands beside, as its node id and metadata tell it (traffic.md NM-01..11).
+
+    `addresses` holds at least one IP address; the first goes into the node id. `metadata` is added
+    to what the other fields give and wins over it.
+    """
+
+    name: str
+    namespace: str
+    addresses: tuple[str, ...]
+    labels: Mapping[str, str]
+    service_account: str = "default"
+    type: NodeType = NodeType.SIDECAR
+    interception_mode: InterceptionMode = InterceptionMode.REDIRECT
+    cluster_id: str = "Kubernetes"
+    network: str = ""
+    domain: str = "cluster.local"
+    locality: Locality = field(default_factory=Locality)
+    istio_version: str = ISTIO_VERSION
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def node_id(self) -> str:
+        """``type~ip~name.namespace~namespace.svc.domain``."""
+        pod = f"{self.name}.{self.namespace}"
+        return f"{self.type}~{self.addresses[0]}~{pod}~{self.namespace}.svc.{self.domain}"
+
+
+def node(workload: Workload) -> dict[str, Json]:
+    """Return the node message of `workload`, shaped as istio-agent's is."""
+    metadata: dict[str, Json] = {
+        "NAME": workload.name,
+        "NAMESPACE": workload.namespace,
+        "WORKLOAD_NAME": workload.name,
+        "LABELS": dict(workload.labels),
+        "SERVICE_ACCOUNT": workload.service_account,
+        "CLUSTER_ID": workload.cluster_id,
+        "MESH_ID": workload.domain,
+        "INSTANCE_IPS": ",".join(workload.addresses),
+        "INTERCEPTION_MODE": str(workload.interception_mode),
+        "ISTIO_VERSION": workload.istio_version,
+        "PROXY_CONFIG": {},
+    }
+    if workload.network:
+        metadata["NETWORK"] = workload.network
+    locality = {
+        key: value
+        for key, value in (
+            ("region", workload.locality.region),
+            ("zone", workload.locality.zone),
+            ("sub_zone", workload.locality.subzone),
+        )
+        if value
+    }
+    app = workload.labels.get("app", workload.name)
+    return {
+        "id": workload.node_id,
+        "cluster": f"{app}.{workload.namespace}",
+        "metadata": metadata | dict(workload.metadata),
+        **({"locality": locality} if locality else {}),
+    }
+
+
+def bootstrap(
+    workload: Workload,
+    *,
+    control_plane: Address,
+    admin: Address,
+    delta: bool = True,
+    stats_kept: Sequence[Mapping[str, Json]] = (),
+) -> dict[str, Json]:
+    """
+    Build the bootstrap of the Envoy beside `workload`.
+
+    Args:
+        control_plane: Where ADS is served in plaintext gRPC.
+        admin: Where Envoy's admin interface listens; keep it on loopback or on a Unix socket.
+        delta: Ask for incremental xDS; otherwise state of the world.
+        stats_kept: String matchers (``{"prefix": ...}``) of statistics kept besides the usual few.
+    Returns: JSON data of an envoy.config.bootstrap.v3.Bootstrap.
+    """
+    return {
+        "node": node(workload),
+        "admin": {"address": _address(admin)},
+        "dynamic_resources": _dynamic_resources(delta=delta),
+        "static_resources": {"clusters": [_control_plane_cluster(control_plane)]},
+        "stats_config": {
+            "use_all_default_tags": False,
+            "stats_matcher": {"inclusion_list": {"patterns": [*_STATS_KEPT, *stats_kept]}},
+        },
+        "overload_manager": {
+            # Without any limit Envoy logs a warning at every start.
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{_TYPE}envoy.extensions.resource_monitors"
+                        ".downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 2147483647,
+                    },
+                }
+            ]
+        },
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "static",
+                    "static_layer": {
+                        # Routes hold users' regular expressions, longer than Envoy's default allows.
+                        "re2.max_program_size.error_level": 32768,
+                    },
+                },
+                {"name": "admin", "admin_layer": {}},
+            ]
+        },
+    }
+
+
+def _dynamic_resources(*, delta: bool) -> dict[str, Json]:
+    over_ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    return {
+        "cds_config": over_ads,
+        "lds_config": over_ads,
+        "ads_config": {
+            "api_type": "DELTA_GRPC" if delta else "GRPC",
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": True,
+            "grpc_services": [
+                {
+                    "envoy_grpc": {
+                        "cluster_name": XDS_CLUSTER,
+                        # A restarted control plane should not wait for the default of up to 30 s.
+                        "retry_policy": {
+                            "retry_back_off": {"base_interval": "0.1s", "max_interval": "5s"}
+                        },
+                    }
+                }
+            ],
+        },
+    }
+
+
+def _control_plane_cluster(address: Address) -> dict[str, Json]:
+    unlimited = {
+        "max_connections": 100000,
+        "max_pending_requests": 100000,
+        "max_requests": 100000,
+    }
+    return {
+        "name": XDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": XDS_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}],
+        },
+        "circuit_breakers": {
+            "thresholds": [
+                {"priority": "DEFAULT", **unlimited},
+                {"priority": "HIGH", **unlimited},
+            ]
+        },
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 300},
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        # Finds a control plane that died without closing the connection.
+                        "connection_keepalive": {"interval": "30s", "timeout": "10s"}
+                    }
+                },
+            }
+        },
+    }
+
+
+def _address(address: Address) -> dict[str, Json]:
+    match address:
+        case SocketAddress():
+            return {"socket_address": {"address": address.address, "port_value": address.port}}
+        case PipeAddress():
+            return {"pipe": {"path": address.path}}
