@@ -1,0 +1,186 @@
+"""
+What a proxy says of itself, made a `Proxy`.
+
+Undoes the quirks of the wire (traffic.md section 4): lists as comma-joined text, booleans as text,
+JSON inside text. Decides which build of Envoy speaks. A node that cannot be served is refused in
+one sentence (NM-27); nothing is looked up here.
+"""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Final
+
+from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
+from pilothouse._pb.google.protobuf.struct_pb2 import Struct, Value
+from pilothouse.model.proxies import InterceptionMode, Locality, NodeType, Profile, Proxy
+from pilothouse.xds.requests import InvalidRequest
+
+MAX_NODE_BYTES: Final = 256 * 1024
+MAX_ID_LENGTH: Final = 1_024
+MAX_LABELS: Final = 1_000
+
+ISTIO_EXTENSIONS: Final = frozenset(
+    {"istio.alpn", "istio.stats", "istio_authn", "istio.stackdriver"}
+)
+"""Filters only istio-proxy is built with (traffic.md 0.1)."""
+
+PROFILE_KEY: Final = "PILOTHOUSE_PROFILE"
+"""Metadata key that names the profile outright: `envoy` or `istio-proxy`."""
+
+_NODE_TYPES: Final = tuple(kind.value for kind in NodeType)
+_INTERCEPTION_MODES: Final = frozenset(mode.value for mode in InterceptionMode)
+_PROFILES: Final = tuple(profile.value for profile in Profile)
+_TRUE: Final = frozenset({"true", "1"})
+
+Json = str | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+class InvalidNode(InvalidRequest):
+    """A node that cannot be served (NM-27)."""
+
+
+def read_proxy(node: Node) -> Proxy:
+    """
+    Read a node message.
+
+    Raises: InvalidNode: The id or the metadata is missing, malformed or too large.
+    """
+    if node.ByteSize() > MAX_NODE_BYTES:
+        raise InvalidNode(f"the node message is larger than {MAX_NODE_BYTES} bytes")
+    shown, (kind, address, workload, domain) = _split_id(node.id)
+    metadata = _fields(node.metadata)
+    name, _, id_namespace = workload.rpartition(".") if "." in workload else (workload, "", "")
+    namespace = _text(metadata.get("NAMESPACE")) or id_namespace
+    if not (name and namespace):
+        raise InvalidNode(f"node id {shown!r}: {workload[:64]!r} is not name.namespace")
+    if kind not in _NODE_TYPES:
+        known = ", ".join(_NODE_TYPES)
+        raise InvalidNode(f"node id {shown!r}: type {kind[:32]!r} is not served here ({known} are)")
+    ips = _addresses(address, metadata.get("INSTANCE_IPS"))
+    if not ips:
+        raise InvalidNode(f"node id {shown!r} has no IP address, nor has INSTANCE_IPS")
+    return Proxy(
+        id=node.id,
+        type=NodeType(kind),
+        ips=ips,
+        name=name,
+        namespace=namespace,
+        domain=domain,
+        labels=_labels(metadata),
+        cluster_id=_text(metadata.get("CLUSTER_ID")),
+        network=_text(metadata.get("NETWORK")),
+        service_account=_text(metadata.get("SERVICE_ACCOUNT")),
+        istio_version=_text(metadata.get("ISTIO_VERSION")),
+        interception_mode=_interception_mode(metadata.get("INTERCEPTION_MODE")),
+        profile=_profile(node, metadata),
+        locality=Locality(
+            region=node.locality.region,
+            zone=node.locality.zone,
+            subzone=node.locality.sub_zone,
+        ),
+        node_name=_text(metadata.get("NODE_NAME")),
+        dns_capture=_flag(metadata.get("DNS_CAPTURE")),
+        http10=_flag(metadata.get("HTTP10")),
+        unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
+    )
+
+
+def _split_id(node_id: str) -> tuple[str, list[str]]:
+    shown = node_id if len(node_id) <= 128 else node_id[:125] + "..."
+    if not node_id:
+        raise InvalidNode("the node has no id; expected type~ip~name.namespace~domain")
+    if len(node_id) > MAX_ID_LENGTH:
+        raise InvalidNode(f"the node id is longer than {MAX_ID_LENGTH} characters")
+    parts = node_id.split("~")
+    if len(parts) != 4:
+        raise InvalidNode(f"node id {shown!r} is not of the form type~ip~name.namespace~domain")
+    return shown, parts
+
+
+def _addresses(first: str, instance_ips: Json) -> tuple[str, ...]:
+    # As upstream, the address of the id may be missing if INSTANCE_IPS names one.
+    return tuple(dict.fromkeys(filter(_is_address, (first, *_texts(instance_ips)))))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _labels(metadata: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
+    labels: dict[str, str] = {}
+    for key in ("STATIC_LABELS", "LABELS"):
+        found = metadata.get(key)
+        if isinstance(found, dict):
+            labels.update((name, _text(value)) for name, value in found.items())
+    if len(labels) > MAX_LABELS:
+        raise InvalidNode(f"more than {MAX_LABELS} labels")
+    return tuple(sorted(labels.items()))
+
+
+def _interception_mode(value: Json) -> InterceptionMode:
+    # As upstream, what is not known is the default rather than an error.
+    text = _text(value)
+    return InterceptionMode(text) if text in _INTERCEPTION_MODES else InterceptionMode.REDIRECT
+
+
+def _profile(node: Node, metadata: Mapping[str, Json]) -> Profile:
+    named = _text(metadata.get(PROFILE_KEY))
+    if named:
+        if named not in _PROFILES:
+            raise InvalidNode(f"{PROFILE_KEY} is {named[:64]!r}; known are {', '.join(_PROFILES)}")
+        return Profile(named)
+    if metadata.get("ISTIO_PROXY_SHA"):
+        return Profile.ISTIO_PROXY
+    if any(extension.name in ISTIO_EXTENSIONS for extension in node.extensions):
+        return Profile.ISTIO_PROXY
+    return Profile.ENVOY
+
+
+# -- the forms in which metadata comes ------------------------------------------------------------
+
+
+def _fields(struct: Struct) -> dict[str, Json]:
+    return {key: _json(value, 0) for key, value in struct.fields.items()}
+
+
+def _json(value: Value, depth: int) -> Json:
+    if depth > 32:
+        raise InvalidNode("the node metadata is nested too deeply")
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            fields = value.struct_value.fields.items()
+            return {key: _json(item, depth + 1) for key, item in fields}
+        case "list_value":
+            return [_json(item, depth + 1) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def _text(value: Json) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(value)
+    return ""
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    if isinstance(value, list):
+        return tuple(text for text in map(_text, value) if text)
+    return tuple(part.strip() for part in _text(value).split(",") if part.strip())
+
+
+def _flag(value: Json) -> bool:
+    return _text(value).lower() in _TRUE

@@ -1,0 +1,128 @@
+"""
+Which names a client wants of one type.
+
+Holds the rules of the xDS protocol text on wildcard, legacy wildcard and unsubscription, for both
+dialects. Knows no resource and no version; does no I/O.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from sys import intern
+from typing import Final
+
+from pilothouse.xds.requests import InvalidRequest
+
+WILDCARD: Final = "*"
+MAX_NAMES: Final = 100_000
+"""Names one stream may hold of one type; a mesh of 100,000 clusters has other troubles first."""
+MAX_NAME_LENGTH: Final = 2_048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionChange:
+    """
+    What one request altered.
+
+    `asked` are the names the client asked for now, though it may have had them already (delta);
+    `added` those of them that are new; `dropped` those it wants no more.
+    """
+
+    asked: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    wildcard_asked: bool = False
+    wildcard_ended: bool = False
+
+
+class Subscription:
+    """
+    The names wanted of one type on one stream.
+
+    A type that has no wildcard (`has_wildcard` false) treats a request for everything as a request
+    for nothing: there is no such set (traffic.md 5.2).
+    """
+
+    __slots__ = ("_has_wildcard", "_is_explicit", "names", "wildcard")
+
+    def __init__(self, *, has_wildcard: bool) -> None:
+        """Want nothing yet."""
+        self.names: dict[str, None] = {}
+        self.wildcard = False
+        self._has_wildcard = has_wildcard
+        self._is_explicit = False
+
+    def replace(self, names: Iterable[str]) -> SubscriptionChange:
+        """
+        Take the full list of names of a SotW request.
+
+        An empty list means everything until the client has named something once, then nothing.
+
+        Raises: InvalidRequest: Too many names, or one too long.
+        """
+        wanted = _names(names)
+        self._is_explicit = self._is_explicit or bool(wanted)
+        wildcard = WILDCARD in wanted or not self._is_explicit
+        wanted.pop(WILDCARD, None)
+        old, self.names = self.names, wanted
+        return self._change(
+            added=tuple(name for name in wanted if name not in old),
+            dropped=tuple(name for name in old if name not in wanted),
+            wildcard=wildcard,
+            asks_again=False,
+        )
+
+    def adjust(self, subscribe: Iterable[str], unsubscribe: Iterable[str]) -> SubscriptionChange:
+        """
+        Take the additions and removals of a delta request.
+
+        A legacy wildcard survives later named subscriptions; it ends when `*` is unsubscribed.
+
+        Raises: InvalidRequest: Too many names, or one too long.
+        """
+        asked, dropped = _names(subscribe), _names(unsubscribe)
+        self._is_explicit = self._is_explicit or bool(asked or dropped)
+        asks_again = WILDCARD in asked
+        wildcard = asks_again or self.wildcard or not self._is_explicit
+        if WILDCARD in dropped and not asks_again:
+            wildcard = False
+        asked.pop(WILDCARD, None)
+        gone = tuple(name for name in dropped if name in self.names and name not in asked)
+        for name in gone:
+            del self.names[name]
+        added = tuple(name for name in asked if name not in self.names)
+        self.names.update(asked)
+        if len(self.names) > MAX_NAMES:
+            raise InvalidRequest(f"more than {MAX_NAMES} resource names on one stream")
+        change = self._change(added=added, dropped=gone, wildcard=wildcard, asks_again=asks_again)
+        return SubscriptionChange(
+            asked=tuple(asked),
+            added=added,
+            dropped=gone,
+            wildcard_asked=change.wildcard_asked,
+            wildcard_ended=change.wildcard_ended,
+        )
+
+    def _change(
+        self, *, added: tuple[str, ...], dropped: tuple[str, ...], wildcard: bool, asks_again: bool
+    ) -> SubscriptionChange:
+        wildcard = wildcard and self._has_wildcard
+        before, self.wildcard = self.wildcard, wildcard
+        return SubscriptionChange(
+            asked=added,
+            added=added,
+            dropped=dropped,
+            wildcard_asked=wildcard and (asks_again or not before),
+            wildcard_ended=before and not wildcard,
+        )
+
+
+def _names(names: Iterable[str]) -> dict[str, None]:
+    # Interned: a thousand proxies that ask for the same names share the strings.
+    unique: dict[str, None] = {}
+    for name in names:
+        if len(name) > MAX_NAME_LENGTH:
+            raise InvalidRequest(f"a resource name longer than {MAX_NAME_LENGTH} characters")
+        unique[intern(name)] = None
+    if len(unique) > MAX_NAMES:
+        raise InvalidRequest(f"more than {MAX_NAMES} resource names on one stream")
+    return unique
