@@ -32,7 +32,7 @@ KEY_FILE: Final = "root-key.pem"
 CERTIFICATE_FILE: Final = "root-cert.pem"
 
 
-class BadRoot(SourceError):  # noqa: N818 (names the state of the directory)
+class BadRoot(SourceError):
     """The root's directory cannot be used; `problem` says why, `directory` which."""
 
     def __init__(self, directory: Path, problem: str) -> None:
@@ -80,22 +80,7 @@ class Authority:
     @staticmethod
     def create(trust_domain: str, now: datetime) -> "Authority":
         """Make a new root for a trust domain; the key stays in memory."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
-        certificate = (
-            _builder(name, name, key.public_key(), now, now + ROOT_LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName(
-                    [x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]
-                ),
-                critical=False,
-            )
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-            .sign(key, hashes.SHA256())
-        )
-        return Authority(key, certificate)
+        return Authority(*_make_root(trust_domain, now))
 
     @staticmethod
     def open(directory: Path, trust_domain: str, now: datetime) -> "Authority":
@@ -112,8 +97,9 @@ class Authority:
                 raise BadRoot(directory, "other users may read it; run chmod 700 on it.")
             key_file, certificate_file = directory / KEY_FILE, directory / CERTIFICATE_FILE
             if not key_file.exists() and not certificate_file.exists():
-                made = Authority.create(trust_domain, now)
-                _write_private(key_file, _private_pem(made._key))
+                key, certificate = _make_root(trust_domain, now)
+                made = Authority(key, certificate)
+                _write_private(key_file, _private_pem(key))
                 _write_private(certificate_file, made.root_pem)
                 return made
             return _load(directory, key_file.read_bytes(), certificate_file.read_bytes(), now)
@@ -171,9 +157,28 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        return KeyPair(
-            certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key), end
+        return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key), end)
+
+
+def _make_root(
+    trust_domain: str, now: datetime
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain)])
+    certificate = (
+        _builder(name, name, key.public_key(), now, now + ROOT_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]
+            ),
+            critical=False,
         )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .sign(key, hashes.SHA256())
+    )
+    return key, certificate
 
 
 def _builder(

@@ -17,7 +17,13 @@ class Debouncer:
     With `quiet` zero everything is due at once.
     """
 
-    __slots__ = ("_due", "_first_waiting", "_last_change", "_longest_wait_seconds", "_quiet_seconds")
+    __slots__ = (
+        "_due",
+        "_first_waiting",
+        "_last_change",
+        "_longest_wait_seconds",
+        "_quiet_seconds",
+    )
 
     def __init__(self, quiet: timedelta, longest_wait: timedelta) -> None:
         """Start idle, with nothing waiting."""

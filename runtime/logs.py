@@ -14,7 +14,14 @@ import structlog
 
 from pilothouse.runtime.settings import LogFormat, LogLevel
 
-_SECRET_WORDS: Final = ("token", "password", "secret_data", "private_key", "key_pem", "authorization")
+_SECRET_WORDS: Final = (
+    "token",
+    "password",
+    "secret_data",
+    "private_key",
+    "key_pem",
+    "authorization",
+)
 _MAX_VALUE_CHARACTERS: Final = 2_000
 
 
@@ -51,7 +58,7 @@ def configure_logs(
 
 
 def hide_secrets(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
+    _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Replace values under secret-sounding keys and cut what is too long for a line."""
     for key, value in event.items():

@@ -1,10 +1,10 @@
 """
 Metrics, under istiod's names where the meaning is istiod's (security.md 8.1).
 
-Dashboards and alert rules key on these names and labels; istiod's counters have no ``_total``, which
-the client library insists on, so it is taken off when the text is made. A registry belongs to one server, never
-to the process. Label values are bounded: never a proxy, an object or an error text. Children are
-bound once, because ``labels()`` costs more than the count itself.
+Dashboards and alert rules key on these names and labels. istiod's counters have no ``_total``,
+which the client library insists on, so it is taken off when the text is made. A registry belongs
+to one server, never to the process. Label values are bounded: never a proxy, an object or an error
+text. Children are bound once, because ``labels()`` costs more than the count itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -216,7 +216,7 @@ class Metrics:
         for severity, child in self._findings.items():
             child.set(counts.get(severity, 0))
 
-    # -- out ----------------------------------------------------------------------------------------
+    # -- out --------------------------------------------------------------------------------------
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format 0.0.4."""

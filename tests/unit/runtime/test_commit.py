@@ -52,6 +52,7 @@ class Bench:
         self.recorder = Recorder()
         self.published: list[str] = []
         self.progress = asyncio.Condition()
+        self.entered = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
         self.cycle = CommitCycle(
@@ -65,6 +66,7 @@ class Bench:
 
     async def publish(self) -> None:
         """Read the root, as a publisher would."""
+        self.entered.set()
         await self.gate.wait()
         self.published.append(self.graph.value(shout, "earth"))
         async with self.progress:
@@ -102,8 +104,7 @@ async def test_changes_during_publishing_wait_for_the_next_commit() -> None:
         running = tasks.create_task(bench.cycle.run())
         bench.gate.clear()
         bench.cycle.offer([("Planet", "earth", "a")])
-        while not bench.recorder.commits:
-            await asyncio.sleep(0)
+        await bench.entered.wait()
         bench.cycle.offer([("Planet", "earth", "b")])
         bench.cycle.offer([("Planet", "earth", "c")])
         bench.gate.set()

@@ -1,0 +1,207 @@
+"""``pilothouse serve``: options, their environment names and istiod's spellings, into Settings."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pilothouse.api.duration import Duration
+from pilothouse.cli.lazy import AliasedOption
+from pilothouse.errors import MeshError
+from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
+from pilothouse.runtime.settings import (
+    DEFAULT_DOMAIN,
+    DEFAULT_GRPC,
+    DEFAULT_LONGEST_WAIT,
+    DEFAULT_MONITORING,
+    DEFAULT_QUIET,
+    DEFAULT_SECURE_GRPC,
+    LogFormat,
+    LogLevel,
+    Settings,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _option(
+    name: str,
+    *more: str,
+    **attributes: Any,  # noqa: ANN401 (click's own are as loose)
+) -> Callable[[F], F]:
+    """Declare an option that PILOTHOUSE_NAME sets too; `more` are hidden spellings."""
+    variable = "PILOTHOUSE_" + name.removeprefix("--").replace("-", "_").upper()
+    attributes.setdefault("envvar", variable)
+    parameter = name.removeprefix("--").replace("-", "_")
+    return click.option(name, *more, parameter, cls=AliasedOption, **attributes)
+
+
+class AddressType(click.ParamType[Address | None]):
+    """HOST:PORT on the command line."""
+
+    name = "HOST:PORT"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address | None:
+        """Read it; an empty text or "off" (as empty variables do not count) is no port."""
+        if isinstance(value, Address) or value is None:
+            return value
+        if str(value).strip().lower() in {"", "off"}:
+            return None
+        try:
+            return parse_address(str(value), "address")
+        except InvalidSetting as error:
+            self.fail(error.problem, param, ctx)
+
+
+class DurationType(click.ParamType[timedelta]):
+    """A length of time such as 100ms; 0 is zero."""
+
+    name = "DURATION"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read it as config files do."""
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return Duration.parse(str(value).strip())
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+class LogLevelType(click.Choice[str]):
+    """A log level, also in istiod's form ``default:info``."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Read it; istiod's ``warn`` is warning."""
+        text = str(value).rpartition(":")[2].lower()
+        return super().convert({"warn": "warning"}.get(text, text), param, ctx)
+
+
+@click.command(context_settings={"show_default": True})
+@_option(
+    "--config-dir",
+    "--configDir",
+    "-d",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Directory of YAML or JSON files that make the mesh; watched for changes.",
+)
+@_option(
+    "--mesh-config",
+    "--meshConfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File of mesh-wide settings (MeshConfig). Without it the ConfigMap istio is used.",
+)
+@_option(
+    "--grpc-addr",
+    "--grpcAddr",
+    type=AddressType(),
+    default=str(DEFAULT_GRPC),
+    help="xDS in plaintext. ':15010' means loopback only; port 0 means any free port.",
+)
+@_option(
+    "--secure-grpc-addr",
+    "--secureGRPCAddr",
+    "--secureGrpcAddr",
+    type=AddressType(),
+    default=str(DEFAULT_SECURE_GRPC),
+    help="xDS over TLS with client certificates. Empty or 'off' turns it off.",
+)
+@_option(
+    "--monitoring-addr",
+    "--monitoringAddr",
+    type=AddressType(),
+    default=str(DEFAULT_MONITORING),
+    help="HTTP for /metrics, /ready and /debug; loopback only.",
+)
+@_option(
+    "--domain",
+    default=DEFAULT_DOMAIN,
+    metavar="NAME",
+    help="DNS domain of Kubernetes services.",
+)
+@_option(
+    "--debounce",
+    type=DurationType(),
+    default=f"{DEFAULT_QUIET // timedelta(milliseconds=1)}ms",
+    envvar=["PILOTHOUSE_DEBOUNCE", "PILOT_DEBOUNCE_AFTER"],
+    help="Quiet time after which changes on the heels of others are pushed; 0 never waits.",
+)
+@_option(
+    "--debounce-max",
+    type=DurationType(),
+    default=f"{int(DEFAULT_LONGEST_WAIT.total_seconds())}s",
+    envvar=["PILOTHOUSE_DEBOUNCE_MAX", "PILOT_DEBOUNCE_MAX"],
+    help="The longest a change waits for quiet.",
+)
+@_option(
+    "--ca-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the root key and certificate are kept. Without it they live in memory.",
+)
+@_option(
+    "--allow-remote-plaintext",
+    is_flag=True,
+    help="Let --grpc-addr be reachable from other machines, unencrypted.",
+)
+@_option(
+    "--ports-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the bound ports there as JSON once ready.",
+)
+@_option(
+    "--log-level",
+    "--log_output_level",
+    type=LogLevelType([level.value for level in LogLevel]),
+    default=LogLevel.INFO.value,
+    help="The least severe level that is written.",
+)
+@_option(
+    "--log-format",
+    type=click.Choice([form.value for form in LogFormat]),
+    default=LogFormat.AUTO.value,
+    help="auto is console on a terminal and json otherwise.",
+)
+@click.option("--log_as_json", "log_as_json", is_flag=True, hidden=True)
+def serve(
+    *,
+    debounce: timedelta,
+    debounce_max: timedelta,
+    log_level: str,
+    log_format: str,
+    log_as_json: bool,
+    **choices: Any,  # noqa: ANN401 (click has checked them)
+) -> int:
+    """Serve the mesh in a directory to its proxies, until SIGTERM or Ctrl-C.
+
+    Every option can also be set by environment: --grpc-addr by PILOTHOUSE_GRPC_ADDR.
+    """  # fmt: skip
+    for name in ("grpc_addr", "monitoring_addr"):
+        if choices[name] is None:
+            raise click.UsageError(f"--{name.replace('_', '-')} must not be empty.")
+    try:
+        settings = Settings(
+            quiet=debounce,
+            longest_wait=max(debounce, debounce_max),
+            log_level=LogLevel(log_level),
+            log_format=LogFormat.JSON if log_as_json else LogFormat(log_format),
+            **choices,
+        )
+    except MeshError as error:
+        raise click.ClickException(str(error)) from error
+
+    from pilothouse.runtime.app import run  # noqa: PLC0415 (start-up time of the other commands)
+
+    return run(settings)

@@ -1,0 +1,44 @@
+"""
+The rule of the TLS port: a proxy is who its certificate says (security.md C-A-1, C-A-8).
+
+Joins `certs` and `xds`, which may not know each other.
+"""
+
+from pilothouse.certs.identity import InvalidIdentity, WorkloadIdentity
+from pilothouse.model.proxies import Proxy
+from pilothouse.xds.auth import NotAuthorized, PeerProperties
+
+_NAMES = "x509_subject_alternative_name"
+_SCHEME = b"spiffe://"
+
+
+def peer_identity(peer: PeerProperties) -> WorkloadIdentity:
+    """
+    Return the one identity in the verified certificate of a connection.
+
+    Raises: NotAuthorized: It has none, several, or one of another form.
+    """
+    names = [name for name in peer.get(_NAMES, ()) if name.startswith(_SCHEME)]
+    if len(names) != 1:
+        raise NotAuthorized(
+            f"The client certificate has {len(names)} SPIFFE identities; exactly one is needed."
+        )
+    try:
+        return WorkloadIdentity.parse(names[0].decode("ascii"))
+    except (InvalidIdentity, UnicodeDecodeError) as error:
+        raise NotAuthorized(f"The client certificate's identity is not usable: {error}") from None
+
+
+def only_itself(peer: PeerProperties, proxy: Proxy) -> None:
+    """
+    Let a peer act as a proxy of its certificate's namespace and service account.
+
+    Raises: NotAuthorized: It claims others. The trust domain was checked by the root that signed.
+    """
+    identity = peer_identity(peer)
+    claimed = (proxy.namespace, proxy.service_account)
+    if claimed != (identity.namespace, identity.service_account):
+        raise NotAuthorized(
+            f"The certificate says {identity}, the node says namespace {claimed[0]!r} and service"
+            f" account {claimed[1]!r}."
+        )
