@@ -1,0 +1,44 @@
+"""What the translation of HTTP routes is told from outside, so that it looks nothing up itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse.api.destination_rule import ConsistentHash
+from pilothouse.api.virtual_service import Destination, HttpRetry
+from pilothouse.graph.findings import Finding
+
+Report = Callable[[Finding], None]
+"""Where findings go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteTarget:
+    """
+    What a destination resolved to.
+
+    `cluster` is a cluster name (N-01) even if the service is unknown; `hash_policy` is what the
+    destination's DestinationRule says about affinity.
+    """
+
+    cluster: str
+    hash_policy: ConsistentHash | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteContext:
+    """
+    For whom and where routes are built.
+
+    `listener_port` is the port requests arrive on; `gateway` is "mesh" for a sidecar, else the
+    ``namespace/name`` of a Gateway. `metadata` turns a field path such as ``spec.http[0]`` into the
+    metadata of routes made from it.
+    """
+
+    listener_port: int
+    target: Callable[[Destination], RouteTarget]
+    source_namespace: str
+    source_labels: Mapping[str, str]
+    gateway: str = "mesh"
+    default_retry: HttpRetry | None = None
+    metadata: Callable[[str], base_pb2.Metadata]
