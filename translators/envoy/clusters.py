@@ -222,6 +222,8 @@ def _finish(
     rule: MergedRule | None,
 ) -> Resource:
     sources = rule.sources if rule else ()
+    if key.subset:
+        sources = tuple(source.at(f"spec.subsets[name={key.subset}]") for source in sources)
     cluster.metadata.CopyFrom(
         metadata(
             (owner.source, *sources),
@@ -229,6 +231,7 @@ def _finish(
             services=(owner,),
             subset=key.subset,
             is_external=owner.is_mesh_external,
+            with_generation=False,
         )
     )
     is_eds = cluster.type == cluster_pb2.Cluster.EDS

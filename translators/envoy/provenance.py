@@ -23,12 +23,14 @@ def metadata(
     services: Iterable[Service] = (),
     subset: str = "",
     is_external: bool = False,
+    with_generation: bool = True,
 ) -> base_pb2.Metadata:
     """
     Build the metadata of a generated thing.
 
     `config` is the Istio object that configured it (VirtualService, DestinationRule, Sidecar),
-    `services` whom it is for.
+    `services` whom it is for. Leave `with_generation` out of what Envoy rebuilds whenever its bytes
+    change (clusters, listeners): an edit that shapes nothing must not drain connections.
     """
     result = base_pb2.Metadata()
     listed = result.filter_metadata[PILOTHOUSE].fields["sources"].list_value
@@ -39,7 +41,7 @@ def metadata(
         fields["object"].string_value = ref.object_name
         if ref.path:
             fields["field"].string_value = ref.path
-        if source.generation:
+        if with_generation and source.generation:
             fields["generation"].string_value = source.generation
     services = tuple(services)
     if not (config or services or subset or is_external):

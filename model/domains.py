@@ -1,0 +1,54 @@
+"""
+The domains a virtual host answers to: full names, short names, addresses (traffic.md 3.2).
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from pilothouse.model.services import Service
+
+
+def service_domains(
+    service: Service, aliases: tuple[str, ...], namespace: str, domain_suffix: str
+) -> tuple[str, ...]:
+    """
+    Return the domains of a service for clients of `namespace`, without repeats.
+
+    `aliases` are hosts of ExternalName services that stand for it. `domain_suffix` is the client's
+    DNS suffix, such as ``svc.cluster.local``.
+    """
+    domains: list[str] = []
+    for host in (service.host, *aliases):
+        domains.extend(_forms(host, service, namespace, domain_suffix))
+    if service.is_headless:
+        domains = [form for name in domains for form in (name, f"*.{name}")]
+    domains.extend(_addresses(service))
+    return tuple(dict.fromkeys(domains))
+
+
+def _forms(host: str, service: Service, namespace: str, suffix: str) -> Iterator[str]:
+    yield host
+    if host.startswith("*"):
+        return
+    yield f"{host}."
+    if not host.endswith(f".{suffix}"):
+        return
+    name, _, owner = host.removesuffix(f".{suffix}").rpartition(".")
+    if not name:
+        return
+    # The first label of the suffix ("svc") makes one more short form.
+    middle = suffix.split(".", 1)[0]
+    if owner == namespace and service.is_kubernetes:
+        yield name
+        yield f"{name}.{owner}.{middle}"
+        yield f"{name}.{owner}"
+    elif service.is_kubernetes:
+        yield f"{name}.{owner}"
+        yield f"{name}.{owner}.{middle}"
+
+
+def _addresses(service: Service) -> Iterator[str]:
+    for vip in service.vips:
+        if "/" in vip or vip in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+            continue
+        yield f"[{vip}]" if ip_address(vip).version == 6 else vip  # noqa: PLR2004

@@ -1,0 +1,130 @@
+"""
+Inbound clusters, and the clusters every sidecar has (traffic.md N-02, N-05 to N-07, CL-09).
+"""
+
+from typing import NamedTuple
+
+from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
+from pilothouse._pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.classes import Inbound, InboundPort
+from pilothouse.model.mesh import mesh_config
+from pilothouse.model.names import (
+    BLACK_HOLE_CLUSTER,
+    INBOUND_PASSTHROUGH_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+    InboundClusterName,
+)
+from pilothouse.model.policies import NO_POLICY
+from pilothouse.model.resource import CDS, Resource, ResourceLayer
+from pilothouse.translators.envoy.cluster_policy import (
+    HTTP_OPTIONS,
+    apply_circuit_breakers,
+    apply_http_options,
+)
+from pilothouse.translators.envoy.encoding import encode, pack
+from pilothouse.translators.envoy.filter_chains import socket_address
+from pilothouse.translators.envoy.provenance import metadata
+
+PASSTHROUGH_BIND_IPV4 = "127.0.0.6"
+PASSTHROUGH_BIND_IPV6 = "::6"
+"""Source addresses that tell a proxy's own inbound traffic from the application's (3.16)."""
+IDLE_TIMEOUT_SECONDS = 300
+NEVER_SECONDS = 3600 * 24 * 365 * 100
+
+
+class Families(NamedTuple):
+    """Address families of a proxy."""
+
+    ipv4: bool
+    ipv6: bool
+
+
+class InboundClusterKey(NamedTuple):
+    """One inbound cluster."""
+
+    port: InboundPort
+    families: Families
+
+
+@query
+def inbound_clusters(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
+    """Return the clusters of a workload's own ports."""
+    families = Families(inbound.ipv4, inbound.ipv6)
+    return ResourceLayer(
+        ctx.get(inbound_cluster, InboundClusterKey(port, families)) for port in inbound.ports
+    )
+
+
+@query
+def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
+    """Build the cluster of one port: the original destination, or a fixed endpoint (CL-09)."""
+    port = key.port
+    name = str(InboundClusterName(port.port))
+    mesh = ctx.get(mesh_config, None)
+    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=f"{name};")
+    cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
+    endpoint = port.endpoint
+    if not endpoint and mesh.inbound_traffic_policy.mode == "LOCALHOST":
+        localhost = "127.0.0.1" if key.families.ipv4 else "[::1]"
+        endpoint = f"{localhost}:{port.port}"
+    if endpoint:
+        _apply_endpoint(cluster, name, endpoint)
+    else:
+        _apply_original_destination(cluster)
+        _bind_source(cluster, key.families)
+    apply_circuit_breakers(cluster, NO_POLICY)
+    apply_http_options(cluster, NO_POLICY, port.protocol)
+    cluster.metadata.CopyFrom(metadata((port.source,), with_generation=False))
+    return Resource(CDS, name, encode(cluster), (port.source.ref,))
+
+
+def _apply_endpoint(cluster: cluster_pb2.Cluster, name: str, endpoint: str) -> None:
+    cluster.type = cluster_pb2.Cluster.STATIC
+    cluster.load_assignment.cluster_name = name
+    address = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address
+    if endpoint.startswith("unix://"):
+        address.pipe.path = endpoint.removeprefix("unix://")
+        return
+    host, _, number = endpoint.rpartition(":")
+    address.CopyFrom(socket_address(host.strip("[]"), int(number)))
+
+
+def _apply_original_destination(cluster: cluster_pb2.Cluster) -> None:
+    cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
+    cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+    cluster.cleanup_interval.seconds = NEVER_SECONDS
+
+
+def _bind_source(cluster: cluster_pb2.Cluster, families: Families) -> None:
+    first = PASSTHROUGH_BIND_IPV4 if families.ipv4 else PASSTHROUGH_BIND_IPV6
+    bind = cluster.upstream_bind_config
+    bind.source_address.CopyFrom(socket_address(first, 0).socket_address)
+    if families.ipv4 and families.ipv6:
+        extra = bind.extra_source_addresses.add()
+        extra.address.CopyFrom(socket_address(PASSTHROUGH_BIND_IPV6, 0).socket_address)
+
+
+@query
+def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
+    """Return BlackHoleCluster, PassthroughCluster and InboundPassthroughCluster."""
+    connect_timeout = ctx.get(mesh_config, None).connect_timeout
+    black_hole = cluster_pb2.Cluster(name=BLACK_HOLE_CLUSTER, type=cluster_pb2.Cluster.STATIC)
+    outward = cluster_pb2.Cluster(name=PASSTHROUGH_CLUSTER)
+    inward = cluster_pb2.Cluster(name=INBOUND_PASSTHROUGH_CLUSTER)
+    _bind_source(inward, families)
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    options.common_http_protocol_options.idle_timeout.seconds = IDLE_TIMEOUT_SECONDS
+    options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+    options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
+    for cluster in (outward, inward):
+        _apply_original_destination(cluster)
+        cluster.ClearField("cleanup_interval")
+        apply_circuit_breakers(cluster, NO_POLICY)
+        cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
+    for cluster in (black_hole, outward, inward):
+        cluster.connect_timeout.FromTimedelta(connect_timeout)
+        cluster.alt_stat_name = f"{cluster.name};"
+    return ResourceLayer(
+        Resource(CDS, cluster.name, encode(cluster)) for cluster in (black_hole, outward, inward)
+    )

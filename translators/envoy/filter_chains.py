@@ -1,0 +1,159 @@
+"""
+Filter chains and listener filters: the parts that listeners of both directions are put together of.
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Final, NamedTuple
+
+from pilothouse._pb.envoy.config.core.v3 import address_pb2, base_pb2
+from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
+from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
+from pilothouse._pb.envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
+from pilothouse._pb.envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from pilothouse._pb.envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
+from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from pilothouse.api.duration import Duration
+from pilothouse.translators.envoy.encoding import pack
+
+PLAINTEXT_HTTP: Final = ("http/1.1", "h2c")
+"""What http_inspector calls plain HTTP (N-75)."""
+HTTP_1_0: Final = "http/1.0"
+RAW: Final = "raw_buffer"
+CONNECT_TIMEOUT_SECONDS: Final = 15
+
+HTTP_FILTER: Final = "envoy.filters.network.http_connection_manager"
+TCP_FILTER: Final = "envoy.filters.network.tcp_proxy"
+
+
+class Match(NamedTuple):
+    """What a connection must be for a chain to take it; empty parts match everything."""
+
+    port: int = 0
+    cidrs: tuple[str, ...] = ()
+    sni: tuple[str, ...] = ()
+    transport: str = ""
+    alpn: tuple[str, ...] = ()
+
+
+class WeightedCluster(NamedTuple):
+    """A share of a TCP route."""
+
+    cluster: str
+    weight: int
+
+
+def plaintext_http(*, accepts_http10: bool) -> Match:
+    """Return the match for plain HTTP as the inspectors see it (LS-06)."""
+    alpn = (*PLAINTEXT_HTTP, HTTP_1_0) if accepts_http10 else PLAINTEXT_HTTP
+    return Match(transport=RAW, alpn=alpn)
+
+
+def filter_chain(
+    match: Match,
+    network_filter: components_pb2.Filter,
+    *,
+    name: str = "",
+    metadata: base_pb2.Metadata | None = None,
+) -> components_pb2.FilterChain:
+    """Build a chain of one network filter."""
+    chain = components_pb2.FilterChain(name=name, filters=[network_filter])
+    if match != Match():
+        wanted = chain.filter_chain_match
+        if match.port:
+            wanted.destination_port.value = match.port
+        for cidr in match.cidrs:
+            network = ip_network(cidr, strict=False)
+            prefix = wanted.prefix_ranges.add(address_prefix=str(network.network_address))
+            prefix.prefix_len.value = network.prefixlen
+        wanted.server_names.extend(name for name in match.sni if name != "*")
+        wanted.transport_protocol = match.transport
+        wanted.application_protocols.extend(match.alpn)
+    chain.transport_socket_connect_timeout.seconds = CONNECT_TIMEOUT_SECONDS
+    if metadata is not None:
+        chain.metadata.CopyFrom(metadata)
+    return chain
+
+
+def http_filter(manager: hcm_pb2.HttpConnectionManager) -> components_pb2.Filter:
+    """Wrap a connection manager as a network filter."""
+    return components_pb2.Filter(name=HTTP_FILTER, typed_config=pack(manager))
+
+
+def tcp_filter(
+    stat_prefix: str,
+    clusters: Sequence[WeightedCluster],
+    *,
+    idle_timeout: Duration | None = None,
+    hashes_source_ip: bool = False,
+) -> components_pb2.Filter:
+    """Build a tcp_proxy to one cluster, or to several by weight (zero weights are left out)."""
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix)
+    live = [each for each in clusters if each.weight > 0] if len(clusters) > 1 else clusters
+    if len(live) == 1:
+        proxy.cluster = live[0].cluster
+    else:
+        for each in live:
+            proxy.weighted_clusters.clusters.add(name=each.cluster, weight=each.weight)
+    if idle_timeout is not None:
+        proxy.idle_timeout.FromTimedelta(idle_timeout)
+    if hashes_source_ip:
+        proxy.hash_policy.add().source_ip.SetInParent()
+    return components_pb2.Filter(name=TCP_FILTER, typed_config=pack(proxy))
+
+
+def socket_address(address: str, port: int) -> address_pb2.Address:
+    """Build an address from an IP and port."""
+    return address_pb2.Address(
+        socket_address=address_pb2.SocketAddress(address=address, port_value=port)
+    )
+
+
+def bound_listener(name: str, address: str, port: int) -> listener_pb2.Listener:
+    """Build an empty listener with what all of ours share (LS-02)."""
+    listener = listener_pb2.Listener(name=name, address=socket_address(address, port))
+    listener.max_connections_to_accept_per_socket_event.value = 1
+    listener.listener_filters_timeout.SetInParent()
+    return listener
+
+
+def original_destination_filter() -> components_pb2.ListenerFilter:
+    """Recover the address a redirected connection was meant for."""
+    return components_pb2.ListenerFilter(
+        name="envoy.filters.listener.original_dst", typed_config=_ORIGINAL_DST
+    )
+
+
+def tls_inspector() -> components_pb2.ListenerFilter:
+    """Read SNI and ALPN of a TLS client hello."""
+    return components_pb2.ListenerFilter(
+        name="envoy.filters.listener.tls_inspector", typed_config=_TLS_INSPECTOR
+    )
+
+
+def http_inspector(disabled_on: Sequence[int] = ()) -> components_pb2.ListenerFilter:
+    """Tell HTTP from other protocols by the first bytes, but not on the given ports (LS-13)."""
+    result = components_pb2.ListenerFilter(
+        name="envoy.filters.listener.http_inspector", typed_config=_HTTP_INSPECTOR
+    )
+    rules = [_port_predicate(port) for port in sorted(disabled_on)]
+    if len(rules) == 1:
+        result.filter_disabled.CopyFrom(rules[0])
+    elif rules:
+        result.filter_disabled.or_match.rules.extend(rules)
+    return result
+
+
+def _port_predicate(port: int) -> components_pb2.ListenerFilterChainMatchPredicate:
+    predicate = components_pb2.ListenerFilterChainMatchPredicate()
+    predicate.destination_port_range.start = port
+    predicate.destination_port_range.end = port + 1
+    return predicate
+
+
+_ORIGINAL_DST: Final = pack(original_dst_pb2.OriginalDst())
+_TLS_INSPECTOR: Final = pack(tls_inspector_pb2.TlsInspector())
+_HTTP_INSPECTOR: Final = pack(http_inspector_pb2.HttpInspector())

@@ -1,0 +1,125 @@
+"""
+The HTTP connection manager: what every HTTP filter chain has in common (traffic.md LS-15 to LS-17).
+
+The filter order is data, one tuple per direction. Which filters a proxy may be sent is decided by
+its profile: a stock Envoy refuses a listener that names a filter it was not built with.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from google.protobuf.message import Message
+
+from pilothouse._pb.envoy.config.core.v3 import config_source_pb2
+from pilothouse._pb.envoy.config.route.v3 import route_pb2
+from pilothouse._pb.envoy.extensions.filters.http.cors.v3 import cors_pb2
+from pilothouse._pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
+from pilothouse._pb.envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as grpc_stats_pb2
+from pilothouse._pb.envoy.extensions.filters.http.router.v3 import router_pb2
+from pilothouse._pb.envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
+from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
+from pilothouse._pb.envoy.extensions.request_id.uuid.v3 import uuid_pb2
+from pilothouse._pb.udpa.type.v1 import typed_struct_pb2
+from pilothouse.model.proxies import Profile
+from pilothouse.translators.envoy.encoding import pack
+
+ALPN_FILTER: Final = "istio.alpn"
+ALPN_OVERRIDE_FILTER: Final = "envoy.filters.http.set_filter_state"
+"""Stands in for `istio.alpn` on a stock Envoy: routes override the upstream ALPN through it."""
+
+_ALPN_CONFIG: Final = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"
+_ALPN_BY_PROTOCOL: Final = (
+    ("HTTP10", ("istio-http/1.0", "istio", "http/1.0")),
+    ("HTTP11", ("istio-http/1.1", "istio", "http/1.1")),
+    ("HTTP2", ("istio-h2", "istio", "h2")),
+)
+
+
+def outbound_connection(
+    listener_name: str, route_name: str, profile: Profile, *, accepts_http10: bool
+) -> hcm_pb2.HttpConnectionManager:
+    """Build the connection manager of an outbound chain; its routes come over RDS."""
+    manager = _common(f"outbound_{listener_name};", accepts_http10)
+    manager.rds.route_config_name = route_name
+    manager.rds.config_source.CopyFrom(_ADS)
+    manager.http_filters.extend(_outbound_filters(profile))
+    return manager
+
+
+def inbound_connection(
+    stat_prefix: str, routes: route_pb2.RouteConfiguration, *, accepts_http10: bool
+) -> hcm_pb2.HttpConnectionManager:
+    """Build the connection manager of an inbound chain; its routes are inline (N-44)."""
+    manager = _common(stat_prefix, accepts_http10)
+    manager.server_name = "istio-envoy"
+    manager.forward_client_cert_details = hcm_pb2.HttpConnectionManager.APPEND_FORWARD
+    details = manager.set_current_client_cert_details
+    details.subject.value = True
+    details.uri = True
+    details.dns = True
+    manager.route_config.CopyFrom(routes)
+    manager.http_filters.extend(_inbound_filters())
+    return manager
+
+
+def _common(stat_prefix: str, accepts_http10: bool) -> hcm_pb2.HttpConnectionManager:
+    manager = hcm_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
+    manager.codec_type = hcm_pb2.HttpConnectionManager.AUTO
+    manager.use_remote_address.SetInParent()
+    manager.stream_idle_timeout.SetInParent()
+    manager.normalize_path.value = True
+    manager.proxy_100_continue = True
+    manager.upgrade_configs.add(upgrade_type="websocket")
+    manager.request_id_extension.typed_config.CopyFrom(_REQUEST_ID)
+    if accepts_http10:
+        manager.http_protocol_options.accept_http_10 = True
+    return manager
+
+
+def _filter(name: str, config: Message) -> hcm_pb2.HttpFilter:
+    return hcm_pb2.HttpFilter(name=name, typed_config=pack(config))
+
+
+@lru_cache(maxsize=8)
+def _outbound_filters(profile: Profile) -> tuple[hcm_pb2.HttpFilter, ...]:
+    return (_GRPC_STATS, _alpn(profile), _FAULT, _CORS, _ROUTER)
+
+
+@lru_cache(maxsize=1)
+def _inbound_filters() -> tuple[hcm_pb2.HttpFilter, ...]:
+    return (_GRPC_STATS, _FAULT, _CORS, _ROUTER)
+
+
+def _alpn(profile: Profile) -> hcm_pb2.HttpFilter:
+    if profile is Profile.ENVOY:
+        return _filter(ALPN_OVERRIDE_FILTER, set_filter_state_pb2.Config())
+    config = typed_struct_pb2.TypedStruct(type_url=_ALPN_CONFIG)
+    overrides = config.value.fields["alpn_override"].list_value
+    for protocol, names in _ALPN_BY_PROTOCOL:
+        fields = overrides.values.add().struct_value.fields
+        fields["upstream_protocol"].string_value = protocol
+        fields["alpn_override"].list_value.extend(names)
+    return _filter(ALPN_FILTER, config)
+
+
+def _ads() -> config_source_pb2.ConfigSource:
+    source = config_source_pb2.ConfigSource(resource_api_version=config_source_pb2.V3)
+    source.ads.SetInParent()
+    source.initial_fetch_timeout.SetInParent()  # wait for ever (N-67)
+    return source
+
+
+def _grpc_stats() -> hcm_pb2.HttpFilter:
+    config = grpc_stats_pb2.FilterConfig(emit_filter_state=True)
+    config.stats_for_all_methods.SetInParent()
+    return _filter("envoy.filters.http.grpc_stats", config)
+
+
+_ADS: Final = _ads()
+_REQUEST_ID: Final = pack(uuid_pb2.UuidRequestIdConfig())
+_GRPC_STATS: Final = _grpc_stats()
+_FAULT: Final = _filter("envoy.filters.http.fault", fault_pb2.HTTPFault())
+_CORS: Final = _filter("envoy.filters.http.cors", cors_pb2.Cors())
+_ROUTER: Final = _filter("envoy.filters.http.router", router_pb2.Router())

@@ -1,0 +1,157 @@
+"""
+Outbound listeners (LDS): one per planned address, and virtualOutbound (traffic.md LS-02 to LS-11).
+"""
+
+from typing import NamedTuple
+
+from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.classes import View
+from pilothouse.model.egress import allows_any
+from pilothouse.model.mesh import mesh_config
+from pilothouse.model.names import (
+    BLACK_HOLE_CLUSTER,
+    OUTBOUND_BLACKHOLE_CHAIN,
+    OUTBOUND_CATCHALL_CHAIN,
+    PASSTHROUGH_CLUSTER,
+    PASSTHROUGH_FILTER_CHAIN,
+    VIRTUAL_OUTBOUND,
+)
+from pilothouse.model.proxies import InterceptionMode, Profile
+from pilothouse.model.resource import LDS, Resource, ResourceLayer
+from pilothouse.model.scopes import Scope
+from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.filter_chains import (
+    Match,
+    WeightedCluster,
+    bound_listener,
+    filter_chain,
+    http_filter,
+    http_inspector,
+    plaintext_http,
+    tcp_filter,
+    tls_inspector,
+)
+from pilothouse.translators.envoy.http_connection import outbound_connection
+from pilothouse.translators.envoy.listener_plan import Kind, ListenerPlan, listener_plans
+from pilothouse.translators.envoy.provenance import metadata
+from pilothouse.translators.envoy.tcp_routes import TcpChain
+
+
+class ListenerKey(NamedTuple):
+    """One outbound listener: its plan, and the little it depends on besides."""
+
+    plan: ListenerPlan
+    profile: Profile
+    accepts_http10: bool
+    passes_unknown: bool
+
+
+class CatchAllKey(NamedTuple):
+    """What virtualOutbound depends on."""
+
+    scope: Scope
+    wildcard: str
+    is_transparent: bool
+
+
+@query
+def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
+    """Return the outbound listeners of a view, virtualOutbound last (LS-01)."""
+    passes_unknown = ctx.get(allows_any, view.scope)
+    found = [
+        ctx.get_or_none(
+            outbound_listener, ListenerKey(plan, view.profile, view.http10, passes_unknown)
+        )
+        for plan in ctx.get(listener_plans, view)
+    ]
+    if view.mode is not InterceptionMode.NONE:
+        key = CatchAllKey(view.scope, view.wildcard, view.mode is InterceptionMode.TPROXY)
+        found.append(ctx.get(virtual_outbound, key))
+    return ResourceLayer(each for each in found if each is not None)
+
+
+@query
+def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
+    """Build one outbound listener from its plan."""
+    plan = key.plan
+    name = str(plan.name)
+    listener = bound_listener(name, plan.name.bind, plan.name.port)
+    listener.traffic_direction = base_pb2.OUTBOUND
+    listener.continue_on_listener_filters_timeout = True
+    listener.bind_to_port.value = plan.binds_port
+    listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
+    listener.filter_chains.extend(_tcp_chain(chain) for chain in plan.tcp)
+    if plan.route is not None:
+        listener.filter_chains.append(_http_chain(plan, key))
+    if plan.is_wildcard and all(chain.sni or chain.cidrs for chain in plan.tcp):
+        # Traffic that is not for us passes, or is dropped, as if there were no listener (LS-06).
+        cluster = PASSTHROUGH_CLUSTER if key.passes_unknown else BLACK_HOLE_CLUSTER
+        listener.default_filter_chain.CopyFrom(
+            filter_chain(
+                Match(),
+                tcp_filter(cluster, (WeightedCluster(cluster, 1),)),
+                name=PASSTHROUGH_FILTER_CHAIN,
+            )
+        )
+    if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
+        listener.listener_filters.append(tls_inspector())
+    if plan.kind is Kind.AUTO:
+        listener.listener_filters.append(http_inspector())
+        timeout = ctx.get(mesh_config, None).protocol_detection_timeout
+        listener.listener_filters_timeout.FromTimedelta(timeout)
+    refs = [plan.source.ref]
+    refs.extend(chain.routed_by.ref for chain in plan.tcp if chain.routed_by)
+    return Resource(LDS, name, encode(listener), tuple(dict.fromkeys(refs)))
+
+
+def _http_chain(plan: ListenerPlan, key: ListenerKey) -> components_pb2.FilterChain:
+    manager = outbound_connection(
+        str(plan.name), plan.route or "", key.profile, accepts_http10=key.accepts_http10
+    )
+    is_detected = plan.kind is Kind.AUTO
+    match = plaintext_http(accepts_http10=key.accepts_http10) if is_detected else Match()
+    return filter_chain(match, http_filter(manager))
+
+
+def _tcp_chain(chain: TcpChain) -> components_pb2.FilterChain:
+    sources = (chain.source, chain.routed_by) if chain.routed_by else (chain.source,)
+    return filter_chain(
+        Match(cidrs=chain.cidrs, sni=chain.sni),
+        tcp_filter(
+            chain.stat_prefix,
+            chain.clusters,
+            idle_timeout=chain.idle_timeout,
+            hashes_source_ip=chain.hashes_source_ip,
+        ),
+        metadata=metadata(sources, config=chain.routed_by, with_generation=False),
+    )
+
+
+@query
+def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
+    """Build the listener that redirected connections reach first (N-22, LS-11)."""
+    port = ctx.get(mesh_config, None).proxy_listen_port
+    listener = bound_listener(VIRTUAL_OUTBOUND, key.wildcard, port)
+    listener.traffic_direction = base_pb2.OUTBOUND
+    listener.use_original_dst.value = True
+    if key.is_transparent:
+        listener.transparent.value = True
+    listener.filter_chains.append(
+        filter_chain(
+            Match(port=port),  # a connection to the port itself would loop (3.16)
+            tcp_filter(BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),)),
+            name=OUTBOUND_BLACKHOLE_CHAIN,
+        )
+    )
+    is_open = ctx.get(allows_any, key.scope)
+    cluster = PASSTHROUGH_CLUSTER if is_open else BLACK_HOLE_CLUSTER
+    listener.filter_chains.append(
+        filter_chain(
+            Match(),
+            tcp_filter(cluster, (WeightedCluster(cluster, 1),)),
+            name=OUTBOUND_CATCHALL_CHAIN,
+        )
+    )
+    return Resource(LDS, VIRTUAL_OUTBOUND, encode(listener))

@@ -1,0 +1,84 @@
+"""
+The only list of what can be served: (type, proxy class, name) -> the query that answers.
+
+`wildcard` types are served whole, `named` types one resource at a time. Equal roots are the same
+node, so classes that agree on what a resource depends on share it.
+"""
+
+from typing import Any, NamedTuple
+
+from pilothouse.graph.core import Ctx, Query, query
+from pilothouse.model.classes import ProxyClass, proxy_class
+from pilothouse.model.proxies import NodeType
+from pilothouse.model.resource import CDS, EDS, LDS, RDS, ResourceSet
+from pilothouse.translators.envoy.clusters import ClusterView, outbound_clusters
+from pilothouse.translators.envoy.clusters_inbound import (
+    Families,
+    inbound_clusters,
+    standing_clusters,
+)
+from pilothouse.translators.envoy.endpoints import AssignmentQuestion, load_assignment_for
+from pilothouse.translators.envoy.listeners_inbound import inbound_listeners
+from pilothouse.translators.envoy.listeners_outbound import outbound_listeners
+from pilothouse.translators.envoy.route_configurations import (
+    RouteQuestion,
+    RouteView,
+    route_configuration,
+)
+
+__all__ = ["Root", "named", "proxy_class", "wildcard"]
+
+
+class Root(NamedTuple):
+    """A query and its key; two equal roots have one value."""
+
+    query: Query[Any, Any]
+    key: Any
+
+
+def wildcard(type_url: str, proxies: ProxyClass) -> Root | None:
+    """Return the root of a whole type (a ResourceSet), None if the type has no wildcard."""
+    if type_url == CDS:
+        return Root(clusters, proxies)
+    if type_url == LDS:
+        return Root(listeners, proxies)
+    return None
+
+
+def named(type_url: str, proxies: ProxyClass, name: str) -> Root | None:
+    """Return the root of one resource (a Resource or None), None if the type is not served."""
+    view = proxies.view
+    if type_url == EDS:
+        asked = AssignmentQuestion(view.scope, view.labels, proxies.endpoints, name)
+        return Root(load_assignment_for, asked)
+    if type_url == RDS:
+        return Root(route_configuration, RouteQuestion(RouteView.of(view), name))
+    return None
+
+
+@query
+def clusters(ctx: Ctx, proxies: ProxyClass) -> ResourceSet:
+    """Return the clusters of a class: outbound, standing, inbound (CL-01)."""
+    if proxies.type is not NodeType.SIDECAR:
+        return ResourceSet(())
+    families = Families(proxies.view.ipv4, proxies.view.ipv6)
+    return ResourceSet(
+        (
+            ctx.get(outbound_clusters, ClusterView.of(proxies.view)),
+            ctx.get(standing_clusters, families),
+            ctx.get(inbound_clusters, proxies.inbound),
+        )
+    )
+
+
+@query
+def listeners(ctx: Ctx, proxies: ProxyClass) -> ResourceSet:
+    """Return the listeners of a class: inbound, then outbound (LS-01)."""
+    if proxies.type is not NodeType.SIDECAR:
+        return ResourceSet(())
+    return ResourceSet(
+        (
+            ctx.get(inbound_listeners, proxies.inbound),
+            ctx.get(outbound_listeners, proxies.view),
+        )
+    )

@@ -1,0 +1,211 @@
+"""
+Outbound route configurations (RDS): which virtual hosts a listener's requests are matched against.
+
+A plan says which virtual hosts a route configuration has and by which domains; each virtual host
+is encoded on its own (`pilothouse.translators.envoy.virtual_hosts`) and spliced in as bytes, so a
+changed VirtualService encodes one virtual host.
+"""
+
+from typing import NamedTuple
+
+from pilothouse._pb.envoy.config.route.v3 import route_components_pb2, route_pb2
+from pilothouse.api.meta import ObjectKey
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.classes import View
+from pilothouse.model.domains import service_domains
+from pilothouse.model.egress import allows_any
+from pilothouse.model.hosts import is_wildcard, matches
+from pilothouse.model.names import (
+    ALLOW_ANY_VIRTUAL_HOST,
+    BLOCK_ALL_VIRTUAL_HOST,
+    PASSTHROUGH_CLUSTER,
+    RouteName,
+    VirtualHostName,
+)
+from pilothouse.model.policies import RuleQuestion, rule_for
+from pilothouse.model.protocols import Protocol
+from pilothouse.model.resource import RDS, Resource, field
+from pilothouse.model.routing import (
+    RoutingQuestion,
+    routed_hosts,
+    virtual_service,
+    virtual_service_for,
+)
+from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
+from pilothouse.model.services import Resolution, Service
+from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.virtual_hosts import VirtualHostKey, virtual_host
+
+ANY_DOMAIN = "*"
+PLAIN_HTTP_PORT = 80
+BLOCKED_STATUS = 502
+MAX_DIRECT_RESPONSE_BYTES = 1024 * 1024
+
+
+class RouteView(NamedTuple):
+    """What a scope's routes depend on."""
+
+    scope: Scope
+    labels: tuple[tuple[str, str], ...]
+    domain_suffix: str
+
+    @staticmethod
+    def of(view: View) -> "RouteView":
+        """Return the part of a view that routes depend on."""
+        return RouteView(view.scope, view.labels, view.domain_suffix)
+
+
+class RouteQuestion(NamedTuple):
+    """A route configuration by name, as a scope sees it."""
+
+    view: RouteView
+    name: str
+
+
+@query
+def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
+    """Splice a route configuration; None if nothing in the scope has that name."""
+    keys = ctx.get(virtual_host_plan, asked)
+    if keys is None:
+        return None
+    parts = [encode(_header(asked.name))]
+    services: dict[ObjectKey, None] = {}
+    for key in keys:
+        encoded = ctx.get_or_none(virtual_host, key)
+        if encoded is not None:
+            parts.append(field(2, encoded))
+        if key.virtual_service is not None:
+            services[key.virtual_service] = None
+    if not any(ANY_DOMAIN in key.domains for key in keys):
+        parts.append(field(2, _catch_all(ctx.get(allows_any, asked.view.scope))))
+    rows = (ctx.get(virtual_service, key) for key in services)
+    return Resource(RDS, asked.name, b"".join(parts), tuple(row.meta.ref() for row in rows if row))
+
+
+def _header(name: str) -> route_pb2.RouteConfiguration:
+    header = route_pb2.RouteConfiguration(name=name, ignore_port_in_host_matching=True)
+    header.validate_clusters.SetInParent()
+    header.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
+    return header
+
+
+def _catch_all(is_open: bool) -> bytes:
+    name = ALLOW_ANY_VIRTUAL_HOST if is_open else BLOCK_ALL_VIRTUAL_HOST
+    host = route_components_pb2.VirtualHost(
+        name=name, domains=[ANY_DOMAIN], include_request_attempt_count=True
+    )
+    route = host.routes.add(name=name)
+    route.match.prefix = "/"
+    if is_open:
+        route.route.cluster = PASSTHROUGH_CLUSTER
+        route.route.timeout.SetInParent()
+        route.route.max_stream_duration.grpc_timeout_header_max.SetInParent()
+    else:
+        route.direct_response.status = BLOCKED_STATUS
+    return encode(host)
+
+
+@query
+def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, ...] | None:
+    """
+    Return the virtual hosts of a route configuration by name, each domain in one of them only.
+
+    VirtualService-backed hosts claim domains first, then services in their order (3.2).
+    """
+    try:
+        name = RouteName.parse(asked.name)
+    except ValueError:
+        return None
+    listener = _listener(ctx, asked.view.scope, name)
+    if listener is None:
+        return None
+    served = [
+        (service, port.protocol)
+        for service in listener.services
+        if service.resolution is not Resolution.ALIAS
+        and (port := service.port(name.port)) is not None
+        and (port.protocol.is_http or port.protocol is Protocol.AUTO)
+        and name.host in ("", service.host)
+    ]
+    if name.host and not served:
+        return None
+    keys = [
+        _service_key(ctx, asked.view, name, service, listener.services) for service, _ in served
+    ]
+    if name.host:
+        return (keys[0]._replace(domains=(ANY_DOMAIN,)),)
+    if name.port == PLAIN_HTTP_PORT:
+        keys.extend(_unregistered(ctx, asked.view, name.port, [s for s, _ in served]))
+    keys.sort(key=lambda key: key.virtual_service is None)
+    return tuple(sorted(_without_repeats(keys), key=lambda key: str(key.name)))
+
+
+def _listener(ctx: Ctx, scope: Scope, name: RouteName) -> EgressListener | None:
+    listeners = ctx.get(egress_listeners, scope)
+    own = next((each for each in listeners if each.port == name.port), None)
+    return own or next((each for each in listeners if each.port is None), None)
+
+
+def _service_key(
+    ctx: Ctx, view: RouteView, name: RouteName, service: Service, peers: tuple[Service, ...]
+) -> VirtualHostKey:
+    namespace = view.scope.namespace
+    aliases = tuple(
+        peer.host
+        for peer in peers
+        if peer.resolution is Resolution.ALIAS and peer.alias_of == service.host
+    )
+    routing = ctx.get(virtual_service_for, RoutingQuestion(namespace, service.host))
+    asked = RuleQuestion(namespace, view.labels, service.host, service.namespace)
+    return VirtualHostKey(
+        name=VirtualHostName(service.host, name.port),
+        domains=service_domains(service, aliases, namespace, view.domain_suffix),
+        service=service.key,
+        rule=ctx.get(rule_for, asked),
+        virtual_service=routing,
+        scope=view.scope if routing else None,
+        labels=view.labels if routing else (),
+    )
+
+
+def _unregistered(
+    ctx: Ctx, view: RouteView, port: int, served: list[Service]
+) -> list[VirtualHostKey]:
+    # Hosts only VirtualServices know get a virtual host on port 80 and no other (VS-01).
+    known = {service.host for service in served}
+    keys = []
+    for host in ctx.get(routed_hosts, view.scope):
+        if host in known or (is_wildcard(host) and any(matches(host, each) for each in known)):
+            continue
+        routing = ctx.get(virtual_service_for, RoutingQuestion(view.scope.namespace, host))
+        if routing is not None:
+            keys.append(
+                VirtualHostKey(
+                    name=VirtualHostName(host, port),
+                    domains=(host,),
+                    service=None,
+                    rule=None,
+                    virtual_service=routing,
+                    scope=view.scope,
+                    labels=view.labels,
+                )
+            )
+    return keys
+
+
+def _without_repeats(keys: list[VirtualHostKey]) -> list[VirtualHostKey]:
+    # Envoy refuses a whole route configuration for one repeated domain.
+    full_names = {key.name.host.lower() for key in keys}
+    taken: set[str] = set()
+    kept = []
+    for key in keys:
+        domains = []
+        for domain in key.domains:
+            folded = domain.lower()
+            is_anothers = folded != key.name.host.lower() and folded in full_names
+            if folded not in taken and not is_anothers:
+                taken.add(folded)
+                domains.append(domain)
+        if domains:
+            kept.append(key._replace(domains=tuple(domains)))
+    return kept

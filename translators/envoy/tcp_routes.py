@@ -1,0 +1,210 @@
+"""
+TCP and TLS routes: the chains an opaque service port needs (traffic.md VS-43 to VS-49, LS-07).
+
+The result is a plan in values; `pilothouse.translators.envoy.listeners_outbound` makes messages of
+it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pilothouse.api.destination_rule import ConsistentHash
+from pilothouse.api.duration import Duration
+from pilothouse.api.virtual_service import L4Match, RouteDestination, TlsMatch, VirtualService
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.names import ClusterName
+from pilothouse.model.policies import Policy, RuleQuestion, merged_rule, policy_for, rule_for
+from pilothouse.model.protocols import Protocol
+from pilothouse.model.provenance import Source
+from pilothouse.model.routing import (
+    MESH_GATEWAY,
+    RoutingQuestion,
+    virtual_service,
+    virtual_service_for,
+)
+from pilothouse.model.scopes import Scope
+from pilothouse.model.services import Port, Service, ServiceKey, service
+from pilothouse.translators.envoy.filter_chains import WeightedCluster
+from pilothouse.translators.envoy.virtual_hosts import target_resolver
+
+
+class TcpQuestion(NamedTuple):
+    """The chains of one opaque service port for clients of a scope."""
+
+    scope: Scope
+    labels: tuple[tuple[str, str], ...]
+    service: ServiceKey
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpChain:
+    """
+    One opaque chain: whom it is for and where it goes.
+
+    `sni` and `cidrs` empty match everything. `routed_by` is the VirtualService rule behind it.
+    """
+
+    clusters: tuple[WeightedCluster, ...]
+    stat_prefix: str
+    source: Source
+    sni: tuple[str, ...] = ()
+    cidrs: tuple[str, ...] = ()
+    routed_by: Source | None = None
+    idle_timeout: Duration | None = None
+    hashes_source_ip: bool = False
+
+    @property
+    def match_key(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What may not repeat within a listener (VS-49)."""
+        return (tuple(sorted(self.sni)), tuple(sorted(self.cidrs)))
+
+
+@query
+def tcp_chains(ctx: Ctx, asked: TcpQuestion) -> tuple[TcpChain, ...]:
+    """Return the chains of a port: its VirtualService's rules, then the service itself."""
+    owner = ctx.get(service, asked.service)
+    port = owner.port(asked.port) if owner else None
+    if owner is None or port is None:
+        return ()
+    ranges = tuple(vip for vip in owner.vips if "/" in vip)
+    routing = ctx.get(virtual_service_for, RoutingQuestion(asked.scope.namespace, owner.host))
+    row = ctx.get(virtual_service, routing) if routing else None
+    chains: list[TcpChain] = []
+    if row is not None:
+        rules = _tls_rules if port.protocol.is_tls else _tcp_rules
+        chains = list(rules(ctx, asked, owner, row, ranges))
+    covers_all = any(not chain.sni and chain.cidrs == ranges for chain in chains)
+    if port.protocol.is_tls and chains:
+        covers_all = True
+    if not covers_all:
+        chains.append(_own_chain(ctx, asked, owner, port, ranges))
+    return tuple(chains)
+
+
+def _own_chain(
+    ctx: Ctx, asked: TcpQuestion, owner: Service, port: Port, ranges: tuple[str, ...]
+) -> TcpChain:
+    name = str(ClusterName(port.number, "", owner.host))
+    # With an address of its own the listener is the match; without one only SNI tells (LS-07).
+    needs_sni = port.protocol.is_tls and (not owner.vips or bool(ranges))
+    policy = _policy(ctx, asked, owner)
+    return TcpChain(
+        clusters=(WeightedCluster(name, 1),),
+        stat_prefix=name,
+        source=owner.source,
+        sni=(owner.host,) if needs_sni else (),
+        cidrs=ranges,
+        idle_timeout=_idle_timeout(policy),
+        hashes_source_ip=_hashes_source_ip(policy),
+    )
+
+
+def _tls_rules(
+    ctx: Ctx, asked: TcpQuestion, owner: Service, row: VirtualService, ranges: tuple[str, ...]
+) -> Iterator[TcpChain]:
+    for index, rule in enumerate(row.spec.tls):
+        for match in rule.match:
+            if rule.route and _applies(match, asked):
+                yield _rule_chain(
+                    ctx,
+                    asked,
+                    owner,
+                    row,
+                    rule.route,
+                    f"spec.tls[{index}]",
+                    sni=tuple(match.sni_hosts),
+                    cidrs=match.destination_subnets or ranges,
+                )
+
+
+def _tcp_rules(
+    ctx: Ctx, asked: TcpQuestion, owner: Service, row: VirtualService, ranges: tuple[str, ...]
+) -> Iterator[TcpChain]:
+    for index, rule in enumerate(row.spec.tcp):
+        if not rule.route:
+            continue
+        matches = [match for match in rule.match if _applies(match, asked)]
+        if rule.match and not matches:
+            continue
+        subnets = tuple(subnet for match in matches for subnet in match.destination_subnets)
+        is_open = not rule.match or any(not match.destination_subnets for match in matches)
+        yield _rule_chain(
+            ctx,
+            asked,
+            owner,
+            row,
+            rule.route,
+            f"spec.tcp[{index}]",
+            cidrs=ranges if is_open else subnets,
+        )
+        if is_open:
+            return  # a rule without subnets ends the scan (VS-47)
+
+
+def _applies(match: TlsMatch | L4Match, asked: TcpQuestion) -> bool:
+    if match.port and match.port != asked.port:
+        return False
+    if match.gateways:
+        return MESH_GATEWAY in match.gateways  # source predicates are not looked at (VS-14)
+    if match.source_namespace and match.source_namespace != asked.scope.namespace:
+        return False
+    labels = dict(asked.labels)
+    return all(labels.get(name) == value for name, value in match.source_labels.items())
+
+
+def _rule_chain(
+    ctx: Ctx,
+    asked: TcpQuestion,
+    owner: Service,
+    row: VirtualService,
+    destinations: tuple[RouteDestination, ...],
+    path: str,
+    *,
+    sni: tuple[str, ...] = (),
+    cidrs: tuple[str, ...] = (),
+) -> TcpChain:
+    resolve = target_resolver(ctx, asked.scope, asked.labels, row, asked.port)
+    clusters = tuple(
+        WeightedCluster(resolve(each.destination).cluster, each.weight) for each in destinations
+    )
+    if len(clusters) == 1:
+        clusters = (clusters[0]._replace(weight=1),)
+    prefix = (
+        clusters[0].cluster if len(clusters) == 1 else f"{row.meta.name}.{row.meta.namespace}"
+    )
+    policy = _policy(ctx, asked, owner)
+    return TcpChain(
+        clusters=clusters,
+        stat_prefix=prefix,
+        source=owner.source,
+        sni=sni,
+        cidrs=cidrs,
+        routed_by=Source.of(row.meta, path),
+        idle_timeout=_idle_timeout(policy),
+        hashes_source_ip=_hashes_source_ip(policy),
+    )
+
+
+def _policy(ctx: Ctx, asked: TcpQuestion, owner: Service) -> Policy:
+    question = RuleQuestion(asked.scope.namespace, asked.labels, owner.host, owner.namespace)
+    key = ctx.get(rule_for, question)
+    return policy_for(ctx.get(merged_rule, key) if key else None, asked.port, "")
+
+
+def _idle_timeout(policy: Policy) -> Duration | None:
+    tcp = policy.connection_pool.tcp if policy.connection_pool else None
+    return tcp.idle_timeout if tcp else None
+
+
+def _hashes_source_ip(policy: Policy) -> bool:
+    hashing: ConsistentHash | None = (
+        policy.load_balancer.consistent_hash if policy.load_balancer else None
+    )
+    return bool(hashing and hashing.use_source_ip)
+
+
+def is_opaque(protocol: Protocol) -> bool:
+    """Tell whether a port never carries HTTP that we could see."""
+    return not protocol.is_http and protocol is not Protocol.AUTO

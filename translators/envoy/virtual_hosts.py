@@ -1,0 +1,169 @@
+"""
+Virtual hosts: the routes of one host on one port, as encoded bytes.
+
+Shared by every client for whom the key says the same; a host that no VirtualService shapes does
+not depend on the client's scope at all.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
+from pilothouse.api.meta import ObjectKey
+from pilothouse.api.virtual_service import Destination, VirtualService
+from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.hosts import resolve_short_name
+from pilothouse.model.mesh import domain, mesh_config
+from pilothouse.model.names import ClusterName, VirtualHostName
+from pilothouse.model.policies import RuleKey, RuleQuestion, merged_rule, policy_for, rule_for
+from pilothouse.model.provenance import Source
+from pilothouse.model.routing import virtual_service
+from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
+from pilothouse.model.services import ServiceKey, service
+from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.provenance import metadata
+from pilothouse.translators.envoy.routes import (
+    RouteContext,
+    RouteTarget,
+    default_route,
+    virtual_service_routes,
+)
+
+
+class VirtualHostKey(NamedTuple):
+    """
+    All that a virtual host depends on.
+
+    `service` is None for a host that only a VirtualService knows; `scope` and `labels` (the
+    client's) are empty where no VirtualService is.
+    """
+
+    name: VirtualHostName
+    domains: tuple[str, ...]
+    service: ServiceKey | None
+    rule: RuleKey | None
+    virtual_service: ObjectKey | None
+    scope: Scope | None
+    labels: tuple[tuple[str, str], ...]
+
+
+@query
+def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
+    """Encode a virtual host; None if it has no route."""
+    row = ctx.get(virtual_service, key.virtual_service) if key.virtual_service else None
+    host = route_components_pb2.VirtualHost(
+        name=str(key.name), domains=key.domains, include_request_attempt_count=True
+    )
+    if row is not None and row.spec.http and key.scope is not None:
+        routes = _routes(ctx, key, key.scope, row)
+    elif key.service is not None:
+        routes = [_default_route(ctx, key, key.service)]
+    else:
+        return None
+    if not routes:
+        return None
+    host.routes.extend(routes)
+    return encode(host)
+
+
+def _default_route(
+    ctx: Ctx, key: VirtualHostKey, owner_key: ServiceKey
+) -> route_components_pb2.Route:
+    owner = ctx.get(service, owner_key)
+    balancer = policy_for(
+        ctx.get(merged_rule, key.rule) if key.rule else None, key.name.port, ""
+    ).load_balancer
+    target = RouteTarget(
+        cluster=str(ClusterName(key.name.port, "", key.name.host)),
+        hash_policy=balancer.consistent_hash if balancer else None,
+    )
+    return default_route(
+        target,
+        host=key.name.host,
+        port=key.name.port,
+        default_retry=ctx.get(mesh_config, None).default_http_retry_policy,
+        metadata=metadata((owner.source,) if owner else ()),
+    )
+
+
+def _routes(
+    ctx: Ctx, key: VirtualHostKey, scope: Scope, row: VirtualService
+) -> list[route_components_pb2.Route]:
+    source = Source.of(row.meta)
+
+    def describe(path: str) -> base_pb2.Metadata:
+        return metadata((source.at(path),), config=source)
+
+    context = RouteContext(
+        listener_port=key.name.port,
+        target=target_resolver(ctx, scope, key.labels, row, key.name.port),
+        source_namespace=scope.namespace,
+        source_labels=dict(key.labels),
+        default_retry=ctx.get(mesh_config, None).default_http_retry_policy,
+        metadata=describe,
+    )
+    return virtual_service_routes(row, context, ctx.report)
+
+
+def target_resolver(
+    ctx: Ctx,
+    scope: Scope,
+    labels: tuple[tuple[str, str], ...],
+    row: VirtualService,
+    listener_port: int,
+) -> Callable[[Destination], RouteTarget]:
+    """
+    Return what turns a VirtualService's destinations into clusters (VS-19).
+
+    The port is the destination's own, else the service's only port, else the listener's.
+    """
+    suffix = ctx.get(domain, None)
+
+    def resolve(destination: Destination) -> RouteTarget:
+        host = resolve_short_name(destination.host, row.meta.namespace, suffix)
+        owner = ctx.get(service_for_host, HostQuestion(scope, host))
+        if owner is None:
+            ctx.report(_unknown_host(row, host))
+        number = destination.port.number if destination.port else 0
+        if not number:
+            number = owner.ports[0].number if owner and len(owner.ports) == 1 else listener_port
+        host = owner.host if owner else host
+        name = ClusterName(number, destination.subset, host)
+        asked = RuleQuestion(
+            scope.namespace, labels, host, owner.namespace if owner else row.meta.namespace
+        )
+        rule_key = ctx.get(rule_for, asked)
+        rule = ctx.get(merged_rule, rule_key) if rule_key else None
+        if destination.subset and not any(
+            subset.name == destination.subset for subset in (rule.subsets if rule else ())
+        ):
+            ctx.report(_unknown_subset(row, host, destination.subset))
+        balancer = policy_for(rule, number, destination.subset).load_balancer
+        return RouteTarget(
+            cluster=str(name), hash_policy=balancer.consistent_hash if balancer else None
+        )
+
+    return resolve
+
+
+def _unknown_host(row: VirtualService, host: str) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "UnknownHost",
+        row.meta.ref("spec"),
+        f"Destination {host} is no service that clients of this route can see; requests to it "
+        "get 503.",
+        "Check the spelling and namespace, or export the service.",
+    )
+
+
+def _unknown_subset(row: VirtualService, host: str, subset: str) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "UnknownSubset",
+        row.meta.ref("spec"),
+        f"No DestinationRule for {host} declares subset {subset!r}; requests to it get 503.",
+        "Declare the subset in a DestinationRule that the client's namespace can see.",
+    )
