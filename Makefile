@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml $(wildcard tools/*.py) $(shell find tools/proto -name '
 	@test -n "$(PYTHON)" || { echo "Pilothouse needs Python 3.11 or newer on PATH." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "Cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 demo: setup ## control plane and a small mesh of real Envoys, with live traffic
