@@ -9,7 +9,7 @@ class DemoError(MeshError):
     """The demo cannot go on; the text says why and what to do."""
 
 
-class EnvoyMissing(DemoError):  # noqa: N818 (it names the state found)
+class EnvoyMissing(DemoError):
     """No Envoy program was found."""
 
     def __str__(self) -> str:
@@ -20,7 +20,7 @@ class EnvoyMissing(DemoError):  # noqa: N818 (it names the state found)
         )
 
 
-class PortBusy(DemoError):  # noqa: N818
+class PortBusy(DemoError):
     """An address the demo needs is in use. `owner` names the process where that can be found."""
 
     def __init__(self, address: str, port: int, purpose: str, owner: str | None) -> None:
@@ -37,7 +37,7 @@ class PortBusy(DemoError):  # noqa: N818
         )
 
 
-class ChildExited(DemoError):  # noqa: N818
+class ChildExited(DemoError):
     """A program the demo started has ended by itself. `tail` is the end of its log."""
 
     def __init__(self, name: str, code: int, tail: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class ChildExited(DemoError):  # noqa: N818
         return f"{self.name} ended {how}." + (f" It said last:{said}" if said else "")
 
 
-class NotReady(DemoError):  # noqa: N818
+class NotReady(DemoError):
     """Something did not come up in time. `last` is what was seen last."""
 
     def __init__(self, what: str, timeout_seconds: float, last: str) -> None:

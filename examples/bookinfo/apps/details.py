@@ -5,7 +5,7 @@ from service import Answer, Headers, Service
 details = Service("details")
 
 
-def answer(path: str, headers: Headers) -> Answer:
+def answer(path: str, _headers: Headers) -> Answer:
     """``/details``: author, year, pages."""
     if path != "/details":
         return 404, {"error": f"no such page: {path}"}

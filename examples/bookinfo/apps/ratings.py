@@ -5,7 +5,7 @@ from service import Answer, Headers, Service
 ratings = Service("ratings")
 
 
-def answer(path: str, headers: Headers) -> Answer:
+def answer(path: str, _headers: Headers) -> Answer:
     """``/ratings``: stars by reviewer."""
     if path != "/ratings":
         return 404, {"error": f"no such page: {path}"}

@@ -79,7 +79,7 @@ class Service:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_request(self, code: object = "-", size: object = "-") -> None:
                 """Stay silent; the sidecar sees every request."""
 
         class Server(ThreadingHTTPServer):

@@ -1,0 +1,226 @@
+"""
+The running mesh: a control plane, and for each workload its program and its Envoy.
+
+Starts them in order, watches that none of them ends, and stops them all. What they are for is told
+by `story.py`.
+"""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pilothouse.demo.bookinfo import SERVICE_PORT, BookinfoWorkload, app_path, workloads
+from pilothouse.demo.envoy import EnvoyProcess, find_envoy
+from pilothouse.demo.errors import NotReady
+from pilothouse.demo.ground import Ground
+from pilothouse.demo.process import ChildProcess
+from pilothouse.translators.envoy.bootstrap import (
+    PipeAddress,
+    SocketAddress,
+    Workload,
+    bootstrap,
+)
+
+FRONT: Final = "productpage-v1"
+_START_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.03
+
+
+class BookinfoMesh:
+    """
+    The example mesh on a `ground`; use as an async context manager.
+
+    Args:
+        ground: Where it runs.
+        delta: Envoys ask for incremental xDS; otherwise state of the world.
+        workdir: Where config, logs and sockets go; a temporary folder, removed at the end, if None.
+    """
+
+    def __init__(self, ground: Ground, *, delta: bool = True, workdir: Path | None = None) -> None:
+        self.ground = ground
+        self.workdir = workdir or Path(tempfile.mkdtemp(prefix="pilothouse-demo-"))
+        self.config_dir = self.workdir / "mesh"
+        self.envoys: dict[str, EnvoyProcess] = {}
+        self.workloads: tuple[BookinfoWorkload, ...] = ()
+        self.ports: dict[str, int] = {}
+        self._is_temporary = workdir is None
+        self._delta = delta
+        self._children: list[ChildProcess] = []
+
+    @property
+    def url(self) -> str:
+        """The product page, behind its sidecar."""
+        front = next(workload for workload in self.workloads if workload.name == FRONT)
+        return f"http://{front.address}:{SERVICE_PORT}/productpage"
+
+    @property
+    def monitoring_url(self) -> str:
+        """The control plane's HTTP port."""
+        return f"http://127.0.0.1:{self.ports['monitoring']}"
+
+    async def start(self) -> Self:
+        """
+        Start everything and wait until each part is ready.
+
+        Raises: DemoError: A port is busy, the binary is missing, a program ended, or time is up.
+        """
+        binary = find_envoy()
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        if self.ground.envoy_uid is not None:
+            self.workdir.chmod(0o711)
+        self.ground.copy_mesh(self.config_dir)
+        self.workloads = workloads(self.config_dir)
+        await self.ground.open(self.workloads)
+        for workload in self.workloads:
+            await self._start_app(workload)
+        await self._start_control_plane()
+        for workload in self.workloads:
+            await self._start_envoy(workload, binary)
+        await asyncio.gather(
+            *(envoy.wait_ready(timeout_seconds=_START_SECONDS) for envoy in self.envoys.values())
+        )
+        return self
+
+    async def stop(self) -> None:
+        """Stop everything and remove what was made. Idempotent."""
+        await asyncio.gather(
+            *(envoy.stop() for envoy in self.envoys.values()),
+            *(child.stop() for child in self._children),
+        )
+        await self.ground.close()
+        if self._is_temporary:
+            shutil.rmtree(self.workdir, ignore_errors=True)
+
+    def raise_if_ended(self) -> None:
+        """Raise ChildExited if one of the programs has ended."""
+        for child in self._children:
+            child.raise_if_ended()
+        for envoy in self.envoys.values():
+            envoy.child.raise_if_ended()
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a file of the config in one step, as editors and `kubectl cp` do."""
+        draft = self.config_dir / f".{name}.draft"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(self.config_dir / name)
+
+    async def routes_updated(self, workload: str) -> datetime | None:
+        """When the Envoy of `workload` last took new routes over, by its own clock; None: never."""
+        dump = json.loads(
+            await self.envoys[workload].admin("/config_dump?resource=dynamic_route_configs")
+        )
+        times = [entry["last_updated"] for entry in dump.get("configs", ())]
+        return datetime.fromisoformat(max(times)) if times else None
+
+    async def __aenter__(self) -> Self:
+        """Start it; if that fails, what was started is stopped."""
+        try:
+            return await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it."""
+        await self.stop()
+
+    async def _start_app(self, workload: BookinfoWorkload) -> None:
+        upstreams = [f"--upstream={name}={where}" for name, where in workload.upstreams.items()]
+        child = ChildProcess(
+            f"{workload.name}-app",
+            [
+                sys.executable,
+                "-s",
+                "-B",
+                str(app_path(workload.app)),
+                f"--listen={workload.listen}",
+                f"--version={workload.version}",
+                *upstreams,
+            ],
+            log_dir=self.workdir,
+            netns=self.ground.netns(workload),
+        )
+        self._children.append(child)
+        await child.start()
+
+    async def _start_control_plane(self) -> None:
+        ports_file = self.workdir / "ports.json"
+        address = self.ground.control_plane_address
+        child = ChildProcess(
+            "control-plane",
+            [
+                sys.executable,
+                "-m",
+                "pilothouse",
+                "serve",
+                f"--config-dir={self.config_dir}",
+                f"--grpc-addr={address}:0",
+                "--secure-grpc-addr=off",
+                "--monitoring-addr=127.0.0.1:0",
+                f"--ports-file={ports_file}",
+                "--log-format=json",
+                # Only a namespace that exists for this demo is not loopback.
+                *(() if address == "127.0.0.1" else ("--allow-remote-plaintext",)),
+            ],
+            log_dir=self.workdir,
+            # Safe path: a folder named like a module in the current directory must not be taken.
+            environment={"PYTHONSAFEPATH": "1"},
+            netns=self.ground.control_plane_netns(),
+        )
+        self._children.append(child)
+        await child.start()
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not (ports := _read_ports(ports_file)):
+                    child.raise_if_ended()
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise NotReady("The control plane", _START_SECONDS, "\n".join(child.tail())) from None
+        self.ports = ports
+
+    async def _start_envoy(self, workload: BookinfoWorkload, binary: Path) -> None:
+        folder = self.workdir / workload.name
+        config = bootstrap(
+            Workload(
+                name=workload.name,
+                namespace=workload.namespace,
+                addresses=(workload.address,),
+                labels=workload.labels,
+                service_account=workload.service_account,
+                interception_mode=self.ground.interception_mode,
+            ),
+            control_plane=SocketAddress(
+                address=self.ground.control_plane_address, port=self.ports["grpc"]
+            ),
+            admin=PipeAddress(path=str(folder / "admin.sock")),
+            delta=self._delta,
+        )
+        envoy = EnvoyProcess(
+            config,
+            folder,
+            name=f"{workload.name}-envoy",
+            binary=binary,
+            netns=self.ground.netns(workload),
+            uid=self.ground.envoy_uid,
+        )
+        self.envoys[workload.name] = envoy
+        await envoy.start()
+
+
+def _read_ports(path: Path) -> dict[str, int]:
+    try:
+        ports: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}  # not there yet, or being written
+    return ports
