@@ -120,7 +120,7 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
     if listener is None:
         return None
     served = [
-        (service, port.protocol)
+        service
         for service in listener.services
         if service.resolution is not Resolution.ALIAS
         and (port := service.port(name.port)) is not None
@@ -129,13 +129,18 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
     ]
     if name.host and not served:
         return None
+    aliases: dict[str, list[str]] = {}
+    for service in listener.services:
+        if service.resolution is Resolution.ALIAS:
+            aliases.setdefault(service.alias_of, []).append(service.host)
     keys = [
-        _service_key(ctx, asked.view, name, service, listener.services) for service, _ in served
+        _service_key(ctx, asked.view, name, service, tuple(aliases.get(service.host, ())))
+        for service in served
     ]
     if name.host:
         return (keys[0]._replace(domains=(ANY_DOMAIN,)),)
     if name.port == PLAIN_HTTP_PORT:
-        keys.extend(_unregistered(ctx, asked.view, name.port, [s for s, _ in served]))
+        keys.extend(_unregistered(ctx, asked.view, name.port, served))
     keys.sort(key=lambda key: key.virtual_service is None)
     return tuple(sorted(_without_repeats(keys), key=lambda key: str(key.name)))
 
@@ -147,14 +152,9 @@ def _listener(ctx: Ctx, scope: Scope, name: RouteName) -> EgressListener | None:
 
 
 def _service_key(
-    ctx: Ctx, view: RouteView, name: RouteName, service: Service, peers: tuple[Service, ...]
+    ctx: Ctx, view: RouteView, name: RouteName, service: Service, aliases: tuple[str, ...]
 ) -> VirtualHostKey:
     namespace = view.scope.namespace
-    aliases = tuple(
-        peer.host
-        for peer in peers
-        if peer.resolution is Resolution.ALIAS and peer.alias_of == service.host
-    )
     routing = ctx.get(virtual_service_for, RoutingQuestion(namespace, service.host))
     asked = RuleQuestion(namespace, view.labels, service.host, service.namespace)
     return VirtualHostKey(
