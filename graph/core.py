@@ -24,6 +24,7 @@ V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
 SWEEP_AFTER_COMMITS: Final = 2
+FAILURE_CODE: Final = "InternalError"
 
 
 class Query(Generic[K, V_co]):
@@ -354,6 +355,12 @@ class Graph:
         """Return what live nodes have reported, worst last, without repeats."""
         return tuple(sorted({f for node in self._speaking for f in node.findings}))
 
+    def failing(self) -> Iterator[Node]:
+        """Yield the nodes whose last run raised; they hold their last good value, if any."""
+        for node in self._speaking:
+            if any(finding.code == FAILURE_CODE for finding in node.findings):
+                yield node
+
     def node_count(self) -> int:
         """Return how many query nodes are held."""
         return sum(map(len, self._nodes.values()))
@@ -390,7 +397,7 @@ def _failure_finding(query: Query[Any, Any], key: Any, failure: Exception) -> Fi
     # A programming error rather than bad config, but the operator must see which key it hit.
     return Finding(
         Severity.ERROR,
-        "InternalError",
+        FAILURE_CODE,
         ConfigRef(kind="", namespace="", name=f"{query.name}({key!r})"[:200]),
         f"{type(failure).__name__}: {failure}; the last good result stays in use.",
         "Please report this with the object's YAML.",

@@ -39,20 +39,29 @@ def mismatches(graph: Graph) -> list[str]:
     scratch.commit(
         (store.table, key, row) for store in graph.tables() for key, row in store.rows.items()
     )
+    held = _resting_on_history(graph)
     wrong = []
     for node in list(graph.pinned()):
-        if node.query is None or any(dep.error for dep in _ancestors(node)) or _holds_old(node):
+        if node.query is None:
             continue
-        current = graph.fresh(node.query, node.key).value
+        current = graph.fresh(node.query, node.key)
+        if node in held or current.error is not None:
+            continue
         try:
-            if scratch.value(node.query, node.key) != current:
+            if scratch.value(node.query, node.key) != current.value:
                 wrong.append(f"{node.query}({node.key!r})")
         except QueryFailed as failure:
             wrong.append(f"{node.query}({node.key!r}): {failure}")
     return wrong
 
 
-def _holds_old(node: Node) -> bool:
-    return any(
-        finding.code == "InternalError" for dep in _ancestors(node) for finding in dep.findings
-    )
+def _resting_on_history(graph: Graph) -> set[Node]:
+    # What failed keeps its last good value, and so does whatever was computed from it.
+    held = set(graph.failing())
+    stack = list(held)
+    while stack:
+        for dependent in stack.pop().rdeps:
+            if dependent not in held:
+                held.add(dependent)
+                stack.append(dependent)
+    return held
