@@ -1,0 +1,47 @@
+"""
+Rules for Kubernetes objects that an API server would have enforced.
+
+Files are not checked by an API server, so the few that matter for traffic are checked here.
+"""
+
+from collections.abc import Iterator
+
+from pilothouse.api import names
+from pilothouse.api.kubernetes_core import EndpointSlice, Service
+from pilothouse.api.problem import Problem, port
+
+
+def check_service(row: Service) -> Iterator[Problem]:
+    """Yield what is wrong with the ports and addresses of a Service."""
+    spec = row.spec
+    if spec.type == "ExternalName":
+        if not spec.external_name:
+            yield Problem("spec.externalName", "A Service of type ExternalName needs it.")
+        return
+    seen: set[str] = set()
+    for index, each in enumerate(spec.ports):
+        path = f"spec.ports[{index}]"
+        yield from port(each.port, f"{path}.port")
+        if isinstance(each.target_port, int):
+            yield from port(each.target_port, f"{path}.targetPort", optional=True)
+        if not each.name and len(spec.ports) > 1:
+            yield Problem(f"{path}.name", "With several ports each needs a name.")
+        elif each.name in seen:
+            yield Problem(f"{path}.name", f'The port name "{each.name}" is there twice.')
+        seen.add(each.name)
+    for address in (spec.cluster_ip, *spec.cluster_ips):
+        if address and address != "None" and not names.is_address(address):
+            yield Problem("spec.clusterIP", f'"{address}" is no IP address.', "Or write None.")
+
+
+def check_endpoint_slice(row: EndpointSlice) -> Iterator[Problem]:
+    """Yield what is wrong with the addresses and ports of an EndpointSlice."""
+    for index, each in enumerate(row.ports or ()):
+        yield from port(each.port, f"ports[{index}].port")
+    if row.address_type not in ("IPv4", "IPv6"):
+        return
+    for index, endpoint in enumerate(row.endpoints or ()):
+        for number, address in enumerate(endpoint.addresses):
+            if not names.is_address(address):
+                at = f"endpoints[{index}].addresses[{number}]"
+                yield Problem(at, f'"{address}" is no {row.address_type} address.')

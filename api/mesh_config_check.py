@@ -1,0 +1,43 @@
+"""
+Rules across the fields of the mesh config.
+"""
+
+from collections.abc import Iterator
+
+from pilothouse.api import names
+from pilothouse.api.destination_rule_check import check_client_tls, check_locality
+from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.problem import Problem, duration, export_to, port
+
+
+def check(config: MeshConfig) -> Iterator[Problem]:
+    """Yield what is wrong with the mesh config."""
+    yield from port(config.proxy_listen_port, "proxyListenPort", optional=True)
+    yield from port(config.proxy_inbound_listen_port, "proxyInboundListenPort", optional=True)
+    yield from port(config.proxy_http_port, "proxyHttpPort", optional=True)
+    if config.proxy_listen_port and config.proxy_listen_port == config.proxy_inbound_listen_port:
+        message = "proxyListenPort and proxyInboundListenPort cannot be the same."
+        yield Problem("proxyInboundListenPort", message)
+    yield from duration(config.connect_timeout, "connectTimeout")
+    yield from duration(config.dns_refresh_rate, "dnsRefreshRate")
+    yield from export_to(config.default_service_export_to, "defaultServiceExportTo")
+    yield from export_to(
+        config.default_virtual_service_export_to, "defaultVirtualServiceExportTo"
+    )
+    yield from export_to(
+        config.default_destination_rule_export_to, "defaultDestinationRuleExportTo"
+    )
+    problem = names.dns_label(config.root_namespace)
+    if problem:
+        yield Problem("rootNamespace", f'"{config.root_namespace}" {problem}.')
+    for path, domain in (
+        ("trustDomain", config.trust_domain),
+        *((f"trustDomainAliases[{i}]", each) for i, each in enumerate(config.trust_domain_aliases)),
+    ):
+        problem = names.host(domain)
+        if problem or "*" in domain:
+            yield Problem(path, f'The trust domain "{domain}" is not a DNS name.')
+    if config.locality_lb_setting is not None:
+        yield from check_locality(config.locality_lb_setting, "localityLbSetting")
+    if config.outbound_traffic_policy.tls is not None:
+        yield from check_client_tls(config.outbound_traffic_policy.tls, "outboundTrafficPolicy.tls")
