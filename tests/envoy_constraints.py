@@ -1,0 +1,78 @@
+"""
+What Envoy demands of a message beyond its schema, checked without an Envoy.
+
+Reads the validation rules that come with the generated protobuf package; covers the kinds of rule
+that occur in what we build (lengths, ranges, required fields and oneofs), not every kind there is.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from pilothouse._pb._pool import message_class
+
+
+@cache
+def _rules() -> dict[str, Any]:
+    text = resources.files("pilothouse._pb").joinpath("constraints.json").read_text()
+    return json.loads(text)
+
+
+def violations(message: Message, path: str = "") -> Iterator[str]:
+    """Yield what Envoy would refuse in a message and all within it."""
+    name = message.DESCRIPTOR.full_name
+    if name == "google.protobuf.Any":
+        inner = message_class(message.type_url.rpartition("/")[2])
+        yield from violations(inner.FromString(message.value), f"{path}@")
+        return
+    rules = _rules().get(name, {})
+    for oneof in rules.get("required_oneofs", ()):
+        if message.WhichOneof(oneof) is None:
+            yield f"{path}: one of {oneof} is required"
+    for field_name, rule in rules.get("fields", {}).items():
+        field = message.DESCRIPTOR.fields_by_name[field_name]
+        yield from _field_violations(message, field, rule, f"{path}.{field_name}")
+    for field, value in message.ListFields():
+        if field.type != FieldDescriptor.TYPE_MESSAGE:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            children = value.values() if hasattr(value, "values") else ()
+        else:
+            children = value if field.is_repeated else (value,)
+        for child in children:
+            if isinstance(child, Message):
+                yield from violations(child, f"{path}.{field.name}")
+
+
+def _field_violations(
+    message: Message, field: FieldDescriptor, rule: dict[str, Any], path: str
+) -> Iterator[str]:
+    if field.is_repeated:
+        least = rule.get("repeated", {}).get("min_items", 0)
+        if len(getattr(message, field.name)) < least:
+            yield f"{path}: fewer than {least}"
+        return
+    if field.has_presence and not message.HasField(field.name):
+        if field.containing_oneof is not None:
+            return  # asked for only where it is the chosen one
+        if any(rule.get(kind, {}).get("required") for kind in ("message", "duration")):
+            yield f"{path}: required"
+        return
+    value = getattr(message, field.name)
+    if "string" in rule:
+        if len(value) < rule["string"].get("min_len", 0):
+            yield f"{path}: too short"
+        if any(character in value for character in "\0\r\n"):
+            yield f"{path}: control character"
+    for kind in ("uint32", "int32", "uint64", "int64"):
+        limits = rule.get(kind)
+        if limits and not (limits.get("gte", value) <= value < limits.get("lt", value + 1)):
+            yield f"{path}: {value} is out of range"
+    if rule.get("duration", {}).get("gt") == "0s" and value.ToTimedelta() <= timedelta(0):
+        yield f"{path}: must be longer than nothing"
