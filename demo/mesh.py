@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from pilothouse.demo.bookinfo import SERVICE_PORT, BookinfoWorkload, app_path, workloads
 from pilothouse.demo.envoy import EnvoyProcess, find_envoy
-from pilothouse.demo.errors import NotReady
+from pilothouse.demo.errors import DemoError, NotReady
 from pilothouse.demo.ground import Ground
 from pilothouse.demo.process import ChildProcess
 from pilothouse.translators.envoy.bootstrap import (
@@ -30,6 +30,7 @@ from pilothouse.translators.envoy.bootstrap import (
 FRONT: Final = "productpage-v1"
 _START_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.03
+_SOCKET_PATH_BYTES: Final = 107
 
 
 class BookinfoMesh:
@@ -76,6 +77,7 @@ class BookinfoMesh:
             self.workdir.chmod(0o711)
         self.ground.copy_mesh(self.config_dir)
         self.workloads = workloads(self.config_dir)
+        self._check_socket_paths()
         await self.ground.open(self.workloads)
         for workload in self.workloads:
             await self._start_app(workload)
@@ -134,6 +136,17 @@ class BookinfoMesh:
     ) -> None:
         """Stop it."""
         await self.stop()
+
+    def _admin_path(self, workload: BookinfoWorkload) -> Path:
+        return self.workdir / workload.name / "admin.sock"
+
+    def _check_socket_paths(self) -> None:
+        longest = max((str(self._admin_path(w)) for w in self.workloads), key=len)
+        if len(longest.encode()) > _SOCKET_PATH_BYTES:
+            raise DemoError(
+                f"The work folder's path is too long for Unix sockets: {longest} has more than "
+                f"{_SOCKET_PATH_BYTES} bytes. Choose a shorter --workdir."
+            )
 
     async def _start_app(self, workload: BookinfoWorkload) -> None:
         upstreams = [f"--upstream={name}={where}" for name, where in workload.upstreams.items()]
@@ -203,7 +216,7 @@ class BookinfoMesh:
             control_plane=SocketAddress(
                 address=self.ground.control_plane_address, port=self.ports["grpc"]
             ),
-            admin=PipeAddress(path=str(folder / "admin.sock")),
+            admin=PipeAddress(path=str(self._admin_path(workload))),
             delta=self._delta,
         )
         envoy = EnvoyProcess(
