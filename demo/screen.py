@@ -15,7 +15,7 @@ from rich.text import Text
 from pilothouse.demo.story import JASON, Outcome, Stage
 from pilothouse.demo.traffic import Seen
 
-_BAR_CELLS: Final = 20
+_BAR_CELLS: Final = 6
 _VERSIONS: Final = ("v1", "v2", "v3")
 
 
@@ -57,19 +57,19 @@ class RichScreen:
         else:
             self._console.print(diff, markup=False, highlight=False, soft_wrap=True)
 
-    def table(self, stage: Stage, anyone: Seen, jason: Seen) -> None:
+    def table(self, anyone: Seen, jason: Seen) -> None:
         """Refresh the live table; on plain paper only the last one is printed."""
         if not self._console.is_terminal:
             return
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
-        self._live.update(_table(stage, anyone, jason), refresh=True)
+        self._live.update(_table(anyone, jason), refresh=True)
 
     def outcome(self, outcome: Outcome) -> None:
         """Print the last table and the verdict."""
         self._end_live()
-        self._console.print(_table(outcome.stage, outcome.anyone, outcome.jason))
+        self._console.print(_table(outcome.anyone, outcome.jason))
         if outcome.applied is not None:
             first = (
                 f"; the first request that saw it began after {_ms(outcome.first_seen)}"
@@ -92,12 +92,12 @@ class RichScreen:
             self._live = None
 
 
-def _table(stage: Stage, anyone: Seen, jason: Seen) -> Table:
-    table = Table(title=f"What readers saw: {stage.title}", title_justify="left")
+def _table(anyone: Seen, jason: Seen) -> Table:
+    table = Table()
     table.add_column("reader")
     table.add_column("requests", justify="right")
     for version in _VERSIONS:
-        table.add_column(f"reviews {version}")
+        table.add_column(f"reviews {version}", no_wrap=True)
     table.add_column("status")
     table.add_column("ratings")
     table.add_column("median", justify="right")
@@ -118,7 +118,7 @@ def _table(stage: Stage, anyone: Seen, jason: Seen) -> Table:
 def _bar(share: float) -> Text:
     if not share:
         return Text("-", style="dim")
-    cells = round(share * _BAR_CELLS / 2)
+    cells = round(share * _BAR_CELLS)
     return Text(f"{share:4.0%} ") + Text("█" * cells, style="cyan")
 
 

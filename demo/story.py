@@ -81,7 +81,7 @@ class Screen(Protocol):
     def edit(self, target: str, diff: str) -> None:
         """Show an edit that is about to be made."""
 
-    def table(self, stage: Stage, anyone: Seen, jason: Seen) -> None:
+    def table(self, anyone: Seen, jason: Seen) -> None:
         """Show the samples so far; called again and again."""
 
     def outcome(self, outcome: Outcome) -> None:
@@ -186,7 +186,7 @@ async def play(
     edited = time.monotonic()
     applied: timedelta | None = None
     if new != old:
-        screen.edit(stage.target, "".join(_diff(old, new, stage.target)))
+        screen.edit(stage.target, _diff(old, new))
         await asyncio.sleep(pace.read_seconds)
         traffic.forget()
         edited, edited_at = time.monotonic(), datetime.now(UTC)
@@ -239,7 +239,7 @@ async def _watch(
         samples = traffic.since(start)
         anyone = summarise(sample for sample in samples if sample.user == ANYONE)
         jason = summarise(sample for sample in samples if sample.user == JASON)
-        screen.table(stage, anyone, jason)
+        screen.table(anyone, jason)
         is_late = time.monotonic() > deadline
         if anyone.count >= stage.anyone and jason.count >= stage.jason:
             if stage.check(anyone, jason):
@@ -258,8 +258,6 @@ def _first_seen(traffic: Traffic, stage: Stage, edited: float) -> timedelta | No
     return timedelta(seconds=min(new) - edited) if new else None
 
 
-def _diff(old: str, new: str, name: str) -> list[str]:
-    lines = unified_diff(
-        old.splitlines(keepends=True), new.splitlines(keepends=True), name, name, n=3
-    )
-    return list(lines)
+def _diff(old: str, new: str) -> str:
+    lines = unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), n=3)
+    return "".join(list(lines)[2:])  # without the two lines that name the files
