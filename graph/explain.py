@@ -1,5 +1,5 @@
 """
-Questions about the graph: which inputs made a value, why did it run, is it right?
+Questions about the graph: which inputs made a value, and is it right.
 
 Reads nodes and never changes them, but for `mismatches`, which builds a second graph of its own.
 """
@@ -13,7 +13,7 @@ from pilothouse.graph.tables import CellKey
 
 
 def inputs_of(graph: Graph, query: Query[Any, Any], key: Any) -> frozenset[tuple[str, CellKey]]:
-    """Return the input cells (table name, cell) a value rests on, directly or through other queries."""
+    """Return the input cells (table name, cell) that a value rests on."""
     return frozenset(node.key for node in _ancestors(graph.fresh(query, key)) if not node.query)
 
 

@@ -107,7 +107,9 @@ class TableStore:
         if found is None and how == "keys":
             found = self._sorted[cell] = tuple(sorted(self.rows))
         elif found is None:
-            keys: Iterable[Any] = self.rows if how == "all" else self._buckets[how[3:]].get(what, ())
+            keys: Iterable[Any] = (
+                self.rows if how == "all" else self._buckets[how[3:]].get(what, ())
+            )
             found = tuple(self.rows[key] for key in sorted(keys))
             self._sorted[cell] = found
         return found

@@ -1,6 +1,4 @@
-"""
-The domains a virtual host answers to: full names, short names, addresses (traffic.md 3.2).
-"""
+"""The domains a virtual host answers to: full names, short names, addresses (traffic.md 3.2)."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -51,4 +49,4 @@ def _addresses(service: Service) -> Iterator[str]:
     for vip in service.vips:
         if "/" in vip or vip in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
             continue
-        yield f"[{vip}]" if ip_address(vip).version == 6 else vip  # noqa: PLR2004
+        yield f"[{vip}]" if ip_address(vip).version == 6 else vip

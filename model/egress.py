@@ -1,6 +1,4 @@
-"""
-What a scope may reach that no registry knows: outboundTrafficPolicy (MC-05, SC-11).
-"""
+"""What a scope may reach that no registry knows: outboundTrafficPolicy (MC-05, SC-11)."""
 
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.inputs import SIDECARS

@@ -31,7 +31,11 @@ ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 SUBZONE_LABEL: Final = "topology.istio.io/subzone"
 LOCALITY_LABELS: Final = ("topology.istio.io/locality", "istio-locality")
 NAME_LABELS: Final = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
-REVISION_LABELS: Final = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
+REVISION_LABELS: Final = (
+    "service.istio.io/canonical-revision",
+    "app.kubernetes.io/version",
+    "version",
+)
 UNIX: Final = "unix://"
 
 
@@ -108,7 +112,7 @@ def _slice_endpoints(
     if number is None:
         return
     for endpoint in row.endpoints or ():
-        health = _slice_health(endpoint, owner.publish_not_ready)
+        health = _slice_health(endpoint, owner)
         if health is None:
             continue
         for address in endpoint.addresses:
@@ -116,9 +120,9 @@ def _slice_endpoints(
             yield _pod_endpoint(ctx, pod, address, number, health, endpoint)
 
 
-def _slice_health(endpoint: SliceEndpoint, publish_not_ready: bool) -> Health | None:
+def _slice_health(endpoint: SliceEndpoint, owner: Service) -> Health | None:
     conditions = endpoint.conditions
-    if conditions.ready is not False or publish_not_ready:
+    if conditions.ready is not False or owner.publish_not_ready:
         return Health.HEALTHY
     if conditions.terminating:
         return None  # draining is for persistent sessions only (traffic.md 3.12)
@@ -168,9 +172,7 @@ def _pod_endpoint(
     )
 
 
-def _legacy_endpoints(
-    ctx: Ctx, owner: Service, port: Port, key: ObjectKey
-) -> Iterator[Endpoint]:
+def _legacy_endpoints(ctx: Ctx, owner: Service, port: Port, key: ObjectKey) -> Iterator[Endpoint]:
     row = ctx.row(ENDPOINTS, key)
     for subset in (row.subsets or ()) if row else ():
         number = next((p.port for p in subset.ports if (p.name or "") == port.name), None)

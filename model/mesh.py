@@ -1,6 +1,4 @@
-"""
-The settings of the mesh as a whole.
-"""
+"""The settings of the mesh as a whole."""
 
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.graph.core import Ctx, query

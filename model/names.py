@@ -25,7 +25,7 @@ BLOCK_ALL_VIRTUAL_HOST: Final = "block_all"  # N-49
 DEFAULT_ROUTE: Final = "default"  # N-51
 
 
-class BadName(ValueError):  # noqa: N818 (names the state of the text)
+class BadName(ValueError):
     """A text is not a name of the expected form."""
 
     def __init__(self, what: str, text: str) -> None:
@@ -55,7 +55,7 @@ class ClusterName:
     def parse(text: str) -> "ClusterName":
         """Read the name. Raises: BadName."""
         parts = text.split("|")
-        if len(parts) != 4 or parts[0] != "outbound" or not parts[3]:  # noqa: PLR2004
+        if len(parts) != 4 or parts[0] != "outbound" or not parts[3]:
             raise BadName("an outbound cluster name", text)
         return ClusterName(_port("an outbound cluster name", parts[1], text), parts[2], parts[3])
 
@@ -79,7 +79,7 @@ class InboundClusterName:
     def parse(text: str) -> "InboundClusterName":
         """Read the name. Raises: BadName."""
         parts = text.split("|")
-        if len(parts) != 4 or parts[0] != "inbound" or parts[2] or parts[3]:  # noqa: PLR2004
+        if len(parts) != 4 or parts[0] != "inbound" or parts[2] or parts[3]:
             raise BadName("an inbound cluster name", text)
         return InboundClusterName(_port("an inbound cluster name", parts[1], text))
 

@@ -40,7 +40,7 @@ class RuleKey(NamedTuple):
 
 
 class RuleQuestion(NamedTuple):
-    """Which rule does a client of `namespace` with `labels` obey for a host of `owner`?"""
+    """A client of `namespace` with `labels` asks for its rule for a host of `owner`."""
 
     namespace: str
     labels: tuple[tuple[str, str], ...]

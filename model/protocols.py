@@ -1,6 +1,4 @@
-"""
-Which protocol a port speaks (traffic.md 3.8), and what that means for listeners and clusters.
-"""
+"""Which protocol a port speaks (traffic.md 3.8), and what that means for listeners and clusters."""
 
 from enum import StrEnum
 from typing import Final

@@ -1,6 +1,4 @@
-"""
-Where a generated thing came from: the object, the field, and the state of the object.
-"""
+"""Where a generated thing came from: the object, the field, and the state of the object."""
 
 from dataclasses import dataclass
 

@@ -33,10 +33,10 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 def varint(number: int) -> bytes:
     """Encode a non-negative integer as a protobuf varint."""
-    if number < 0x80:  # noqa: PLR2004 (one byte holds seven bits)
+    if number < 0x80:
         return bytes((number,))
     out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004
+    while number > 0x7F:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
@@ -114,7 +114,9 @@ class Resource:
 
     def __repr__(self) -> str:
         """Show what it is, without the bytes."""
-        return f"Resource({SHORT_NAMES.get(self.type_url, self.type_url)} {self.name} {self.version})"
+        return (
+            f"Resource({SHORT_NAMES.get(self.type_url, self.type_url)} {self.name} {self.version})"
+        )
 
 
 class ResourceLayer(Mapping[str, Resource]):

@@ -20,7 +20,7 @@ MESH_GATEWAY = "mesh"
 
 
 class RoutingQuestion(NamedTuple):
-    """Which VirtualService shapes a host for clients of a namespace?"""
+    """Clients of a namespace ask which VirtualService shapes a host."""
 
     namespace: str
     host: str

@@ -31,7 +31,7 @@ class Scope(NamedTuple):
 
 
 class SidecarQuestion(NamedTuple):
-    """Which Sidecar is for a workload of this namespace with these labels (sorted pairs)?"""
+    """A workload of a namespace with these labels (sorted pairs) asks for its Sidecar."""
 
     namespace: str
     labels: tuple[tuple[str, str], ...]
@@ -57,7 +57,7 @@ class EgressListener:
 def is_exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
     """Tell whether an object of namespace `owner` is visible to namespace `client`."""
     for entry in export_to:
-        if entry == EVERYWHERE or entry == client or (entry == OWN_NAMESPACE and owner == client):
+        if entry in (EVERYWHERE, client) or (entry == OWN_NAMESPACE and owner == client):
             return True
     return False
 

@@ -169,7 +169,7 @@ def bootstrap(
                 {
                     "name": "static",
                     "static_layer": {
-                        # Routes hold users' regular expressions, longer than Envoy's default allows.
+                        # Users' regular expressions may be longer than Envoy's default allows.
                         "re2.max_program_size.error_level": 32768,
                     },
                 },

@@ -15,7 +15,7 @@ from pilothouse._pb.envoy.config.cluster.v3 import (
 from pilothouse._pb.envoy.config.core.v3 import protocol_pb2
 from pilothouse._pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from pilothouse._pb.google.protobuf import any_pb2, wrappers_pb2
-from pilothouse.api.destination_rule import ConnectionPool, LoadBalancer
+from pilothouse.api.destination_rule import ConnectionPool, LoadBalancer, TcpKeepalive
 from pilothouse.api.duration import Duration
 from pilothouse.model.policies import Policy
 from pilothouse.model.protocols import Protocol
@@ -43,16 +43,7 @@ def apply_circuit_breakers(cluster: cluster_pb2.Cluster, policy: Policy) -> None
             limits.max_connections.value = pool.tcp.max_connections
         if pool.tcp.connect_timeout is not None:
             cluster.connect_timeout.FromTimedelta(pool.tcp.connect_timeout)
-        keepalive = pool.tcp.tcp_keepalive
-        if keepalive is not None:
-            wanted = cluster.upstream_connection_options.tcp_keepalive
-            wanted.SetInParent()
-            if keepalive.probes:
-                wanted.keepalive_probes.value = keepalive.probes
-            if keepalive.time is not None:
-                wanted.keepalive_time.value = int(keepalive.time.total_seconds())
-            if keepalive.interval is not None:
-                wanted.keepalive_interval.value = int(keepalive.interval.total_seconds())
+        _apply_keepalive(cluster, pool.tcp.tcp_keepalive)
     if pool.http is not None:
         if pool.http.http1_max_pending_requests > 0:
             limits.max_pending_requests.value = pool.http.http1_max_pending_requests
@@ -60,6 +51,19 @@ def apply_circuit_breakers(cluster: cluster_pb2.Cluster, policy: Policy) -> None
             limits.max_requests.value = pool.http.http2_max_requests
         if pool.http.max_retries > 0:
             limits.max_retries.value = pool.http.max_retries
+
+
+def _apply_keepalive(cluster: cluster_pb2.Cluster, keepalive: TcpKeepalive | None) -> None:
+    if keepalive is None:
+        return
+    wanted = cluster.upstream_connection_options.tcp_keepalive
+    wanted.SetInParent()
+    if keepalive.probes:
+        wanted.keepalive_probes.value = keepalive.probes
+    if keepalive.time is not None:
+        wanted.keepalive_time.value = int(keepalive.time.total_seconds())
+    if keepalive.interval is not None:
+        wanted.keepalive_interval.value = int(keepalive.interval.total_seconds())
 
 
 def apply_outlier_detection(cluster: cluster_pb2.Cluster, policy: Policy) -> None:
@@ -142,9 +146,7 @@ def _apply_warmup(slow_start: cluster_pb2.Cluster.SlowStartConfig, wanted: LoadB
     slow_start.min_weight_percent.value = minimum
 
 
-def apply_http_options(
-    cluster: cluster_pb2.Cluster, policy: Policy, protocol: Protocol
-) -> None:
+def apply_http_options(cluster: cluster_pb2.Cluster, policy: Policy, protocol: Protocol) -> None:
     """Say how HTTP is spoken upstream (CL-06, DR-33, DR-36 to DR-39)."""
     options = http_options(policy.connection_pool, protocol)
     if options is not None:

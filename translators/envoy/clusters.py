@@ -30,7 +30,7 @@ from pilothouse.model.policies import (
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope, scope_services
-from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.model.services import Resolution, Service, ServiceKey, service
 from pilothouse.translators.envoy.cluster_policy import (
     apply_circuit_breakers,
     apply_http_options,
@@ -133,7 +133,7 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     except TlsUnavailable as problem:
         _report_tls(ctx, key, rule, str(problem))
         _close(cluster, name)
-    return _finish(cluster, owner, port, key, rule)
+    return _finish(cluster, owner, key, rule)
 
 
 def _apply_discovery(
@@ -154,9 +154,7 @@ def _apply_discovery(
         cluster.eds_cluster_config.service_name = str(name)
         return True
     is_strict = owner.resolution is Resolution.DNS
-    cluster.type = (
-        cluster_pb2.Cluster.STRICT_DNS if is_strict else cluster_pb2.Cluster.LOGICAL_DNS
-    )
+    cluster.type = cluster_pb2.Cluster.STRICT_DNS if is_strict else cluster_pb2.Cluster.LOGICAL_DNS
     cluster.dns_lookup_family = _lookup_family(key)
     cluster.dns_refresh_rate.FromTimedelta(ctx.get(mesh_config, None).dns_refresh_rate)
     cluster.respect_dns_ttl = True
@@ -209,15 +207,12 @@ def _close(cluster: cluster_pb2.Cluster, name: ClusterName) -> None:
     cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
     for part in ("eds_cluster_config", "least_request_lb_config", "dns_lookup_family"):
         cluster.ClearField(part)
-    cluster.load_assignment.CopyFrom(
-        endpoint_pb2.ClusterLoadAssignment(cluster_name=str(name))
-    )
+    cluster.load_assignment.CopyFrom(endpoint_pb2.ClusterLoadAssignment(cluster_name=str(name)))
 
 
 def _finish(
     cluster: cluster_pb2.Cluster,
     owner: Service,
-    port: Port,
     key: ClusterKey,
     rule: MergedRule | None,
 ) -> Resource:

@@ -1,6 +1,4 @@
-"""
-Inbound clusters, and the clusters every sidecar has (traffic.md N-02, N-05 to N-07, CL-09).
-"""
+"""Inbound clusters, and the clusters every sidecar has (traffic.md N-02, N-05 to N-07, CL-09)."""
 
 from typing import NamedTuple
 

@@ -1,6 +1,4 @@
-"""
-Turning messages into bytes: deterministic, and packed into `Any` once.
-"""
+"""Turning messages into bytes: deterministic, and packed into `Any` once."""
 
 from google.protobuf.message import Message
 

@@ -105,9 +105,7 @@ def encode_assignment(name: str, chosen: Iterable[Endpoint]) -> bytes:
 @lru_cache(maxsize=1024)
 def _locality(locality: Locality) -> bytes:
     parts = (locality.region, locality.zone, locality.subzone)
-    return field(
-        1, b"".join(field(n, part.encode()) for n, part in enumerate(parts, 1) if part)
-    )
+    return field(1, b"".join(field(n, part.encode()) for n, part in enumerate(parts, 1) if part))
 
 
 def _lb_endpoint(endpoint: Endpoint) -> bytes:
@@ -134,5 +132,3 @@ def _suffix(health: Health, workload: str, weight: int) -> bytes:
 
 def _wrapped(number: int, value: int) -> bytes:
     return field(number, b"\x08" + varint(value) if value else b"")
-
-

@@ -1,6 +1,4 @@
-"""
-Filter chains and listener filters: the parts that listeners of both directions are put together of.
-"""
+"""Filter chains and listener filters: the parts that listeners of both directions are made of."""
 
 from collections.abc import Sequence
 from ipaddress import ip_network

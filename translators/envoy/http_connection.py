@@ -29,7 +29,9 @@ ALPN_FILTER: Final = "istio.alpn"
 ALPN_OVERRIDE_FILTER: Final = "envoy.filters.http.set_filter_state"
 """Stands in for `istio.alpn` on a stock Envoy: routes override the upstream ALPN through it."""
 
-_ALPN_CONFIG: Final = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"
+_ALPN_CONFIG: Final = (
+    "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"
+)
 _ALPN_BY_PROTOCOL: Final = (
     ("HTTP10", ("istio-http/1.0", "istio", "http/1.0")),
     ("HTTP11", ("istio-http/1.1", "istio", "http/1.1")),
@@ -41,7 +43,7 @@ def outbound_connection(
     listener_name: str, route_name: str, profile: Profile, *, accepts_http10: bool
 ) -> hcm_pb2.HttpConnectionManager:
     """Build the connection manager of an outbound chain; its routes come over RDS."""
-    manager = _common(f"outbound_{listener_name};", accepts_http10)
+    manager = _common(f"outbound_{listener_name};", accepts_http10=accepts_http10)
     manager.rds.route_config_name = route_name
     manager.rds.config_source.CopyFrom(_ADS)
     manager.http_filters.extend(_outbound_filters(profile))
@@ -52,7 +54,7 @@ def inbound_connection(
     stat_prefix: str, routes: route_pb2.RouteConfiguration, *, accepts_http10: bool
 ) -> hcm_pb2.HttpConnectionManager:
     """Build the connection manager of an inbound chain; its routes are inline (N-44)."""
-    manager = _common(stat_prefix, accepts_http10)
+    manager = _common(stat_prefix, accepts_http10=accepts_http10)
     manager.server_name = "istio-envoy"
     manager.forward_client_cert_details = hcm_pb2.HttpConnectionManager.APPEND_FORWARD
     details = manager.set_current_client_cert_details
@@ -64,7 +66,7 @@ def inbound_connection(
     return manager
 
 
-def _common(stat_prefix: str, accepts_http10: bool) -> hcm_pb2.HttpConnectionManager:
+def _common(stat_prefix: str, *, accepts_http10: bool) -> hcm_pb2.HttpConnectionManager:
     manager = hcm_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
     manager.codec_type = hcm_pb2.HttpConnectionManager.AUTO
     manager.use_remote_address.SetInParent()

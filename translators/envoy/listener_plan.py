@@ -152,9 +152,7 @@ def shared_source(port: int) -> Source:
     return Source.of(_ANY_SERVICE, f"spec.ports[port={port}]")
 
 
-def _opaque_claims(
-    ctx: Ctx, view: View, service: Service, port: Port
-) -> Iterator[ListenerPlan]:
+def _opaque_claims(ctx: Ctx, view: View, service: Service, port: Port) -> Iterator[ListenerPlan]:
     is_auto = port.protocol is Protocol.AUTO
     for bind in _opaque_binds(ctx, view, service, port):
         is_wildcard = bind == view.wildcard and not _binds(view)

@@ -105,9 +105,7 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     listener.listener_filters.append(http_inspector(disabled_on=declared))
     timeout = ctx.get(mesh_config, None).protocol_detection_timeout
     listener.listener_filters_timeout.FromTimedelta(timeout)
-    listener.metadata.CopyFrom(
-        metadata((port.source for port in captured), with_generation=False)
-    )
+    listener.metadata.CopyFrom(metadata((port.source for port in captured), with_generation=False))
     refs = tuple(dict.fromkeys(port.source.ref for port in captured))
     return Resource(LDS, VIRTUAL_INBOUND, encode(listener), refs)
 

@@ -1,6 +1,4 @@
-"""
-Outbound listeners (LDS): one per planned address, and virtualOutbound (traffic.md LS-02 to LS-11).
-"""
+"""Outbound listeners (LDS): one per planned address, and virtualOutbound (LS-02 to LS-11)."""
 
 from typing import NamedTuple
 

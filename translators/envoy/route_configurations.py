@@ -77,7 +77,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
         if key.virtual_service is not None:
             services[key.virtual_service] = None
     if not any(ANY_DOMAIN in key.domains for key in keys):
-        parts.append(field(2, _catch_all(ctx.get(allows_any, asked.view.scope))))
+        parts.append(field(2, _catch_all(is_open=ctx.get(allows_any, asked.view.scope))))
     rows = (ctx.get(virtual_service, key) for key in services)
     return Resource(RDS, asked.name, b"".join(parts), tuple(row.meta.ref() for row in rows if row))
 
@@ -89,7 +89,7 @@ def _header(name: str) -> route_pb2.RouteConfiguration:
     return header
 
 
-def _catch_all(is_open: bool) -> bytes:
+def _catch_all(*, is_open: bool) -> bytes:
     name = ALLOW_ANY_VIRTUAL_HOST if is_open else BLOCK_ALL_VIRTUAL_HOST
     host = route_components_pb2.VirtualHost(
         name=name, domains=[ANY_DOMAIN], include_request_attempt_count=True

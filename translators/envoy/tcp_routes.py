@@ -171,9 +171,7 @@ def _rule_chain(
     )
     if len(clusters) == 1:
         clusters = (clusters[0]._replace(weight=1),)
-    prefix = (
-        clusters[0].cluster if len(clusters) == 1 else f"{row.meta.name}.{row.meta.namespace}"
-    )
+    prefix = clusters[0].cluster if len(clusters) == 1 else f"{row.meta.name}.{row.meta.namespace}"
     policy = _policy(ctx, asked, owner)
     return TcpChain(
         clusters=clusters,

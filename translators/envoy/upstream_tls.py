@@ -18,7 +18,7 @@ TLS_SOCKET = "envoy.transport_sockets.tls"
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
-class TlsUnavailable(MeshError):  # noqa: N818 (names the state, not the act)
+class TlsUnavailable(MeshError):
     """A TLS mode needs something this version does not have."""
 
 
