@@ -1,5 +1,6 @@
 """``pilothouse serve``: options, their environment names and istiod's spellings, into Settings."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -202,6 +203,8 @@ def serve(
     except MeshError as error:
         raise click.ClickException(str(error)) from error
 
+    # The core of grpc writes to standard error by itself, in no form of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from pilothouse.runtime.app import run  # noqa: PLC0415 (start-up time of the other commands)
 
     return run(settings)

@@ -4,12 +4,13 @@ The rule of the TLS port: a proxy is who its certificate says (security.md C-A-1
 Joins `certs` and `xds`, which may not know each other.
 """
 
+from typing import Final
+
 from pilothouse.certs.identity import InvalidIdentity, WorkloadIdentity
 from pilothouse.model.proxies import Proxy
 from pilothouse.xds.auth import NotAuthorized, PeerProperties
 
-_NAMES = "x509_subject_alternative_name"
-_SCHEME = b"spiffe://"
+_NAMES: Final = "peer_uri"  # the URI names of the verified certificate, and only those
 
 
 def peer_identity(peer: PeerProperties) -> WorkloadIdentity:
@@ -18,10 +19,10 @@ def peer_identity(peer: PeerProperties) -> WorkloadIdentity:
 
     Raises: NotAuthorized: It has none, several, or one of another form.
     """
-    names = [name for name in peer.get(_NAMES, ()) if name.startswith(_SCHEME)]
+    names = list(peer.get(_NAMES, ()))
     if len(names) != 1:
         raise NotAuthorized(
-            f"The client certificate has {len(names)} SPIFFE identities; exactly one is needed."
+            f"The client certificate has {len(names)} URI names; exactly one is needed."
         )
     try:
         return WorkloadIdentity.parse(names[0].decode("ascii"))

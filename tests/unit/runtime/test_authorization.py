@@ -6,7 +6,7 @@ from pilothouse.model.proxies import NodeType, Proxy
 from pilothouse.runtime.authorization import only_itself
 from pilothouse.xds.auth import NotAuthorized
 
-SAN = "x509_subject_alternative_name"
+URI = "peer_uri"
 ALICE = b"spiffe://cluster.local/ns/default/sa/alice"
 
 
@@ -24,9 +24,9 @@ def proxy(namespace: str = "default", account: str = "alice") -> Proxy:
 
 
 def test_own_identity_is_accepted() -> None:
-    """Namespace and service account match (C-A-8); other kinds of names do not matter."""
-    only_itself({SAN: [ALICE]}, proxy())
-    only_itself({SAN: [b"alice.example", ALICE]}, proxy())
+    """Namespace and service account match (C-A-8); names of other kinds do not count."""
+    only_itself({URI: [ALICE]}, proxy())
+    only_itself({URI: [ALICE], "x509_subject_alternative_name": [b"bob.example", ALICE]}, proxy())
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,22 @@ def test_own_identity_is_accepted() -> None:
 def test_other_identity_is_refused(namespace: str, account: str) -> None:
     """What the node claims beyond its certificate is refused (C-A-8)."""
     with pytest.raises(NotAuthorized, match="The certificate says spiffe://"):
-        only_itself({SAN: [ALICE]}, proxy(namespace, account))
+        only_itself({URI: [ALICE]}, proxy(namespace, account))
 
 
 @pytest.mark.parametrize(
     "names",
-    [[], [b"alice.example"], [ALICE, ALICE], [b"spiffe://cluster.local/x"], [b"spiffe://\xff"]],
+    [
+        [],
+        [b"https://alice.example"],
+        [ALICE, ALICE],
+        [b"spiffe://cluster.local/x"],
+        [b"spiffe://\xff"],
+    ],
 )
 def test_no_single_identity_is_refused(names: list[bytes]) -> None:
     """No identity, several, or a malformed one: fail closed (C-R-13)."""
     with pytest.raises(NotAuthorized):
-        only_itself({SAN: names}, proxy())
+        only_itself({URI: names}, proxy())
     with pytest.raises(NotAuthorized):
-        only_itself({}, proxy())
+        only_itself({"x509_subject_alternative_name": [ALICE]}, proxy())

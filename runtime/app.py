@@ -1,0 +1,65 @@
+"""
+The process: signals, exit codes, and what is told once the server is ready.
+
+Everything the server is made of is put together in `pilothouse.runtime.control_plane`.
+"""
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from pilothouse.errors import MeshError
+from pilothouse.runtime import memory
+from pilothouse.runtime.control_plane import ControlPlane
+from pilothouse.runtime.logs import configure_logs
+from pilothouse.runtime.ports import BoundPorts
+from pilothouse.runtime.settings import Settings
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    configure_logs(settings.log_level, settings.log_format)
+    memory.tune_allocator()
+    memory.tune_collector()
+    with asyncio.Runner(loop_factory=memory.loop_factory()) as runner:
+        try:
+            runner.run(_serve(settings))
+        except* MeshError as failures:
+            for failure in _leaves(failures):
+                sys.stderr.write(f"Error: {failure}\n")
+            return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop_for(name: str) -> None:
+        log.info("server.stopping", signal=name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_for, number.name)
+    await ControlPlane(settings).run(stop, lambda ports: announce(settings, ports))
+
+
+def announce(settings: Settings, ports: BoundPorts) -> None:
+    """Say on standard output, and in the ports file if there is one, where the server is."""
+    memory.freeze_loaded()
+    secure = ports.secure_grpc or "off"
+    sys.stdout.write(f"grpc={ports.grpc} secure_grpc={secure} monitoring={ports.monitoring}\n")
+    sys.stdout.flush()
+    if settings.ports_file is not None:
+        ports.write(settings.ports_file)
+
+
+def _leaves(group: BaseExceptionGroup[MeshError]) -> list[MeshError]:
+    found: list[MeshError] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

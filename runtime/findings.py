@@ -1,0 +1,59 @@
+"""
+Findings as they come and go: each is logged once when it appears and once when it is gone.
+
+A finding that only moved to another line is the same finding.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from pilothouse.graph.findings import Finding, Severity
+
+MAX_LINES: Final = 50
+"""So many findings are logged one by one; the rest of a flood is counted."""
+
+log = structlog.get_logger()
+
+
+def same_thing(finding: Finding) -> Finding:
+    """Return what identifies a finding: everything but its line."""
+    return replace(finding, ref=replace(finding.ref, line=0))
+
+
+class FindingsLog:
+    """Remembers which findings were logged."""
+
+    def __init__(self) -> None:
+        """Start with nothing found."""
+        self._known: dict[Finding, Finding] = {}
+
+    def update(self, findings: Iterable[Finding]) -> Mapping[Severity, int]:
+        """Log what is new and what is gone; return the current numbers."""
+        current = {same_thing(finding): finding for finding in findings}
+        new = sorted(current.keys() - self._known.keys(), key=lambda f: (-f.severity, f))
+        gone = sorted(self._known.keys() - current.keys())
+        for key in new[:MAX_LINES]:
+            _log_new(current[key])
+        if len(new) > MAX_LINES:
+            log.warning("config.more_findings", count=len(new) - MAX_LINES)
+        for key in gone[:MAX_LINES]:
+            log.info("config.finding_gone", code=key.code, ref=str(key.ref))
+        self._known = current
+        return Counter(finding.severity for finding in current.values())
+
+
+def _log_new(finding: Finding) -> None:
+    write = {Severity.ERROR: log.error, Severity.WARNING: log.warning}.get(
+        finding.severity, log.info
+    )
+    write(
+        "config.finding",
+        code=finding.code,
+        ref=str(finding.ref),
+        message=finding.message,
+        **({"remedy": finding.remedy} if finding.remedy else {}),
+    )

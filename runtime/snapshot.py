@@ -1,0 +1,74 @@
+"""
+What a proxy would be served, computed once from a directory, without a server.
+
+The same store, graph and roots as the server's, so that the answer is the server's.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilothouse.errors import QueryFailed
+from pilothouse.graph.core import Graph
+from pilothouse.graph.findings import Finding
+from pilothouse.model.classes import ProxyClass
+from pilothouse.model.inputs import TABLES
+from pilothouse.model.proxies import Proxy
+from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
+from pilothouse.runtime.source import open_source
+from pilothouse.translators.envoy import roots
+from pilothouse.xds.offline import endpoint_names, route_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Resources by type URL, in the order they would be sent, and what was found on the way."""
+
+    resources: Mapping[str, tuple[Resource, ...]]
+    findings: tuple[Finding, ...]
+
+
+def take_snapshot(
+    proxy: Proxy, config_dir: Path, mesh_config: Path | None, domain: str
+) -> Snapshot:
+    """
+    Read a directory and compute everything that one proxy would ask for.
+
+    Raises: SourceError: The directory cannot be read.
+    """
+    source = open_source(config_dir, mesh_config, domain)
+    graph = Graph()
+    graph.commit(
+        (TABLES[kind], key, row) for kind, key, row in source.read() if kind in TABLES
+    )
+    proxies = graph.value(roots.proxy_class, proxy)
+    clusters = _whole(graph, roots.wildcard(CDS, proxies))
+    listeners = _whole(graph, roots.wildcard(LDS, proxies))
+    resources = {
+        CDS: clusters,
+        EDS: _named(graph, EDS, proxies, endpoint_names(clusters)),
+        LDS: listeners,
+        RDS: _named(graph, RDS, proxies, route_names(listeners)),
+    }
+    return Snapshot(resources=resources, findings=(*source.findings(), *graph.findings()))
+
+
+def _whole(graph: Graph, root: roots.Root | None) -> tuple[Resource, ...]:
+    return () if root is None else tuple(graph.value(root.query, root.key).values())
+
+
+def _named(
+    graph: Graph, type_url: str, proxies: ProxyClass, names: Iterable[str]
+) -> tuple[Resource, ...]:
+    found = []
+    for name in names:
+        root = roots.named(type_url, proxies, name)
+        if root is None:
+            continue
+        try:
+            resource = graph.value(root.query, root.key)
+        except QueryFailed:
+            continue  # the graph has a finding that says so
+        if resource is not None:
+            found.append(resource)
+    return tuple(found)
