@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml $(wildcard tools/*.py) $(shell find tools/proto -name '
 demo: setup ## control plane and a small mesh of real Envoys, with live traffic
 	$(BIN)/pilothouse demo
 
-# Two processes, one file each at a time: what shares ports or built wheels shares a file.
+# Two processes; tests that share something costly carry the same xdist_group mark.
 test: setup ## the whole test suite
 	$(BIN)/pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
 
