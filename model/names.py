@@ -4,8 +4,7 @@ Every generated xDS name, with its parser: the one home of wire names (traffic.m
 Tools, dashboards and EnvoyFilter patches parse these names, so they are part of the contract.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"  # N-05
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"  # N-06
@@ -39,8 +38,7 @@ def _port(what: str, text: str, whole: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ClusterName:
+class ClusterName(NamedTuple):
     """An outbound cluster, ``outbound|PORT|SUBSET|HOST`` (N-01); PORT is the service port."""
 
     port: int
@@ -65,8 +63,7 @@ class ClusterName:
         return f"outbound_.{self.port}_.{self.subset}_.{self.host}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class InboundClusterName:
+class InboundClusterName(NamedTuple):
     """An inbound cluster, ``inbound|PORT||`` (N-02); PORT is the target port."""
 
     port: int
@@ -84,8 +81,7 @@ class InboundClusterName:
         return InboundClusterName(_port("an inbound cluster name", parts[1], text))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ListenerName:
+class ListenerName(NamedTuple):
     """A listener bound to an address, ``BIND_PORT`` (N-20); a Unix path names itself (port 0)."""
 
     bind: str
@@ -106,8 +102,7 @@ class ListenerName:
         return ListenerName(bind, _port("a listener name", port, text))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RouteName:
+class RouteName(NamedTuple):
     """
     A sidecar's outbound route configuration.
 
@@ -133,8 +128,7 @@ class RouteName:
         return RouteName(_port("a route configuration name", port, text), host)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class VirtualHostName:
+class VirtualHostName(NamedTuple):
     """A virtual host of a service or VirtualService host, ``HOST:PORT`` (N-48)."""
 
     host: str

@@ -7,6 +7,8 @@ from typing import Final
 class Protocol(StrEnum):
     """A declared or assumed application protocol; AUTO means detect it from the first bytes."""
 
+    __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
+
     HTTP = "HTTP"
     HTTP2 = "HTTP2"
     GRPC = "GRPC"

@@ -13,6 +13,8 @@ from enum import StrEnum
 class NodeType(StrEnum):
     """The first part of a node id."""
 
+    __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
+
     SIDECAR = "sidecar"
     ROUTER = "router"
 
@@ -20,12 +22,16 @@ class NodeType(StrEnum):
 class Profile(StrEnum):
     """Which build of Envoy a proxy is: decides which filters it may be sent (traffic.md 0.1)."""
 
+    __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
+
     ENVOY = "envoy"
     ISTIO_PROXY = "istio-proxy"
 
 
 class InterceptionMode(StrEnum):
     """How traffic reaches the proxy (traffic.md NM-06)."""
+
+    __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
 
     REDIRECT = "REDIRECT"
     TPROXY = "TPROXY"

@@ -35,6 +35,8 @@ def varint(number: int) -> bytes:
     """Encode a non-negative integer as a protobuf varint."""
     if number < 0x80:
         return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -25,6 +25,8 @@ EXPORT_TO_ANNOTATION: Final = "networking.istio.io/exportTo"
 class Registry(StrEnum):
     """Which API declared a service."""
 
+    __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
+
     KUBERNETES = "Kubernetes"
     EXTERNAL = "External"
 

@@ -73,7 +73,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     for key in keys:
         encoded = ctx.get_or_none(virtual_host, key)
         if encoded is not None:
-            parts.append(field(2, encoded))
+            parts.append(encoded)
         if key.virtual_service is not None:
             services[key.virtual_service] = None
     if not any(ANY_DOMAIN in key.domains for key in keys):

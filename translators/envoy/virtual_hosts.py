@@ -19,6 +19,7 @@ from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.names import ClusterName, VirtualHostName
 from pilothouse.model.policies import RuleKey, RuleQuestion, merged_rule, policy_for, rule_for
 from pilothouse.model.provenance import Source
+from pilothouse.model.resource import field
 from pilothouse.model.routing import virtual_service
 from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
 from pilothouse.model.services import ServiceKey, service
@@ -51,7 +52,7 @@ class VirtualHostKey(NamedTuple):
 
 @query
 def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
-    """Encode a virtual host; None if it has no route."""
+    """Encode a virtual host, framed as RouteConfiguration.virtual_hosts; None without a route."""
     row = ctx.get(virtual_service, key.virtual_service) if key.virtual_service else None
     host = route_components_pb2.VirtualHost(
         name=str(key.name), domains=key.domains, include_request_attempt_count=True
@@ -65,7 +66,7 @@ def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
     if not routes:
         return None
     host.routes.extend(routes)
-    return encode(host)
+    return field(2, encode(host))
 
 
 def _default_route(
