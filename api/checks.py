@@ -1,6 +1,4 @@
-"""
-Which check belongs to which kind.
-"""
+"""Which check belongs to which kind."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final

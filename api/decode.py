@@ -13,12 +13,12 @@ import msgspec
 
 from pilothouse.api import diagnosis, support
 from pilothouse.api.checks import CHECKS
-from pilothouse.api.problem import Problem
 from pilothouse.api.duration import Duration
 from pilothouse.api.kinds import ISTIO_GROUP, KINDS, MESH_CONFIG, Kind, find, in_group
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.metadata import read_metadata
 from pilothouse.api.opaque import SECURITY_KINDS, Opaque
+from pilothouse.api.problem import Problem
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 
 _ISTIO_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
@@ -139,9 +139,7 @@ def _convert(
         return None
 
 
-def _checked(
-    name: str, row: Any, report: diagnosis.Report, findings: list[Finding]
-) -> Any:
+def _checked(name: str, row: Any, report: diagnosis.Report, findings: list[Finding]) -> Any:
     check: Callable[[Any], Iterator[Problem]] | None = CHECKS.get(name)
     if check is None:
         return row
@@ -215,8 +213,12 @@ def _unknown_kind(document: dict[str, Any]) -> Decoded:
     known = in_group(api_version, name)
     if known is not None:
         message = f'The kind {name} is not known in version "{api_version}".'
-        return _broken(ref.at("apiVersion"), "UnknownVersion", message,
-                       f"Write one of {', '.join(known.api_versions)}.")
+        return _broken(
+            ref.at("apiVersion"),
+            "UnknownVersion",
+            message,
+            f"Write one of {', '.join(known.api_versions)}.",
+        )
     group = api_version.rpartition("/")[0]
     if group.endswith(ISTIO_GROUP):
         message = f'There is no kind "{name}" in {api_version}.'

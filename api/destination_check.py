@@ -1,6 +1,4 @@
-"""
-Rules for destinations, weights and gateway names, which rules of all protocols share.
-"""
+"""Rules for destinations, weights and gateway names, which rules of all protocols share."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,6 +1,4 @@
-"""
-Rules across the fields of a DestinationRule, as Istio publishes them.
-"""
+"""Rules across the fields of a DestinationRule, as Istio publishes them."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -139,7 +137,7 @@ def _check_hash(hashing: ConsistentHash, path: str) -> Iterator[Problem]:
 
 
 def _is_prime(number: int) -> bool:
-    if number > _LARGEST_MAGLEV or number < 2:  # noqa: PLR2004
+    if number > _LARGEST_MAGLEV or number < 2:
         return False
     return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
@@ -245,5 +243,7 @@ def check_client_tls(tls: ClientTls, path: str) -> Iterator[Problem]:
         message = "With ISTIO_MUTUAL the mesh brings the certificates; none may be named."
         yield Problem(path, message, "Remove them, or use MUTUAL.")
     if tls.insecure_skip_verify and (tls.ca_certificates or tls.subject_alt_names):
-        message = "insecureSkipVerify verifies nothing, so caCertificates and subjectAltNames are moot."
+        message = (
+            "insecureSkipVerify verifies nothing, so caCertificates and subjectAltNames are moot."
+        )
         yield Problem(path, message, "Remove insecureSkipVerify.")

@@ -63,7 +63,7 @@ def diagnose(
     return _walk(data, _info(of), path, report, strict=strict)
 
 
-def _walk(data: Any, of: inspect.Type, path: str, report: Report, *, strict: bool) -> Any:  # noqa: C901, PLR0911
+def _walk(data: Any, of: inspect.Type, path: str, report: Report, *, strict: bool) -> Any:  # noqa: C901, PLR0911, PLR0912
     match of:
         case inspect.StructType():
             return _walk_struct(data, of, path, report, strict=strict)
@@ -132,9 +132,7 @@ def _walk_struct(
                 message = f'There is no field "{name}" here; it is left out.'
                 report(Severity.WARNING, "UnknownField", at, message, remedy)
         elif value is not None or _takes_none(field.type):
-            clean[name] = _walk(
-                value, field.type, paths.child(path, name), report, strict=strict
-            )
+            clean[name] = _walk(value, field.type, paths.child(path, name), report, strict=strict)
     for name, field in fields.items():
         if field.required and name not in clean:
             at = paths.child(path, name)

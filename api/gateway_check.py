@@ -1,11 +1,9 @@
-"""
-Rules across the fields of a Gateway, as Istio publishes them.
-"""
+"""Rules across the fields of a Gateway, as Istio publishes them."""
 
 from collections.abc import Iterator
 
 from pilothouse.api import names
-from pilothouse.api.gateway import Gateway, Server
+from pilothouse.api.gateway import Gateway, Server, ServerTls
 from pilothouse.api.problem import Problem, port, selector
 
 _TLS_PROTOCOLS = ("HTTPS", "TLS")
@@ -22,9 +20,17 @@ def check(row: Gateway) -> Iterator[Problem]:
 
 
 def _check_server(server: Server, path: str) -> Iterator[Problem]:
-    yield from port(server.port.number, f"{path}.port.number")
     protocol = server.port.protocol.upper()
-    if protocol not in names.PROTOCOLS:
+    yield from _check_place(server, path)
+    if server.tls is not None:
+        yield from _check_tls(server.tls, protocol, f"{path}.tls")
+    elif protocol in _TLS_PROTOCOLS:
+        yield Problem(f"{path}.tls", f"A server of {protocol} needs tls.")
+
+
+def _check_place(server: Server, path: str) -> Iterator[Problem]:
+    yield from port(server.port.number, f"{path}.port.number")
+    if server.port.protocol.upper() not in names.PROTOCOLS:
         message = f'"{server.port.protocol}" is no protocol known to the mesh.'
         yield Problem(f"{path}.port.protocol", message)
     if not server.hosts:
@@ -36,12 +42,9 @@ def _check_server(server: Server, path: str) -> Iterator[Problem]:
             problem = names.dns_label(namespace)
         if problem:
             yield Problem(f"{path}.hosts[{index}]", f'The host "{text}" {problem}.')
-    tls = server.tls
-    if tls is None:
-        if protocol in _TLS_PROTOCOLS:
-            yield Problem(f"{path}.tls", f"A server of {protocol} needs tls.")
-        return
-    at = f"{path}.tls"
+
+
+def _check_tls(tls: ServerTls, protocol: str, at: str) -> Iterator[Problem]:
     if protocol == "HTTP" and not tls.https_redirect and tls.mode != "PASSTHROUGH":
         yield Problem(at, "A server of HTTP has no TLS settings but httpsRedirect.")
     named = [

@@ -1,6 +1,4 @@
-"""
-Rules across the fields of one HTTP rule of a VirtualService, as Istio publishes them.
-"""
+"""Rules across the fields of one HTTP rule of a VirtualService, as Istio publishes them."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -51,10 +49,24 @@ GRPC_CODES: Final = (
 """gRPC status names; the index is the code."""
 
 RETRY_ON: Final = frozenset(
-    "5xx gateway-error reset reset-before-request connect-failure envoy-ratelimited "
-    "retriable-4xx refused-stream retriable-status-codes retriable-headers "
-    "http3-post-connect-failure cancelled deadline-exceeded internal resource-exhausted "
-    "unavailable".split()
+    [
+        "5xx",
+        "gateway-error",
+        "reset",
+        "reset-before-request",
+        "connect-failure",
+        "envoy-ratelimited",
+        "retriable-4xx",
+        "refused-stream",
+        "retriable-status-codes",
+        "retriable-headers",
+        "http3-post-connect-failure",
+        "cancelled",
+        "deadline-exceeded",
+        "internal",
+        "resource-exhausted",
+        "unavailable",
+    ]
 )
 """Conditions Envoy can retry on, for HTTP and gRPC; numbers from 100 to 599 are allowed too."""
 
@@ -72,7 +84,7 @@ def check_route(route: HttpRoute, path: str, *, is_delegate: bool) -> Iterator[P
         yield from _check_redirect(route.redirect, f"{path}.redirect")
     if route.direct_response is not None:
         status, body = route.direct_response.status, route.direct_response.body
-        if not 200 <= status <= 599:  # noqa: PLR2004
+        if not 200 <= status <= 599:
             at = f"{path}.directResponse.status"
             yield Problem(at, f"The status {status} must be between 200 and 599.")
         if body is not None:
@@ -98,7 +110,9 @@ def _check_action(route: HttpRoute, path: str, *, is_delegate: bool) -> Iterator
     given = [name for name in actions if getattr(route, name)]
     shown = "route, redirect, directResponse and delegate"
     if not given:
-        yield Problem(path, "The rule says what to match but not what to do.", f"Add one of {shown}.")
+        yield Problem(
+            path, "The rule says what to match but not what to do.", f"Add one of {shown}."
+        )
     elif len(given) > 1:
         yield Problem(path, f"Only one of {shown} may be set.", "Split the rule.")
     if route.delegate is not None and is_delegate:
@@ -191,7 +205,9 @@ def _check_redirect(redirect: HttpRedirect, path: str) -> Iterator[Problem]:
 def _check_rewrite(rewrite: HttpRewrite, path: str) -> Iterator[Problem]:
     pattern = rewrite.uri_regex_rewrite
     if not rewrite.uri and not rewrite.authority and pattern is None:
-        yield Problem(path, "The rewrite changes nothing.", "Add uri, uriRegexRewrite or authority.")
+        yield Problem(
+            path, "The rewrite changes nothing.", "Add uri, uriRegexRewrite or authority."
+        )
     if pattern is None:
         return
     if rewrite.uri:
@@ -215,7 +231,7 @@ def _check_retries(retries: HttpRetry, path: str) -> Iterator[Problem]:
     yield from duration(retries.per_try_timeout, f"{path}.perTryTimeout")
     yield from duration(retries.backoff, f"{path}.backoff")
     for word in filter(None, (part.strip() for part in retries.retry_on.split(","))):
-        if word in RETRY_ON or (word.isdecimal() and 100 <= int(word) <= 599):  # noqa: PLR2004
+        if word in RETRY_ON or (word.isdecimal() and 100 <= int(word) <= 599):
             continue
         yield Problem(
             f"{path}.retryOn",
@@ -240,10 +256,8 @@ def _check_fault(fault: HttpFault, path: str) -> Iterator[Problem]:
             yield warning(at, message, "Add percentage.value, such as 100.")
     if abort is not None:
         at = f"{path}.abort"
-        yield from one_of(
-            abort, at, "http_status", "grpc_status", "http2_error", required=True
-        )
-        if abort.http_status is not None and not 200 <= abort.http_status <= 599:  # noqa: PLR2004
+        yield from one_of(abort, at, "http_status", "grpc_status", "http2_error", required=True)
+        if abort.http_status is not None and not 200 <= abort.http_status <= 599:
             yield Problem(
                 f"{at}.httpStatus", f"The status {abort.http_status} must be between 200 and 599."
             )

@@ -58,18 +58,14 @@ class Kind:
 
 def _networking(name: str, plural: str, row: type[msgspec.Struct]) -> Kind:
     versions = ("v1", "v1beta1", "v1alpha3")
-    return Kind(
-        name=name, plural=plural, group="networking.istio.io", versions=versions, row=row
-    )
+    return Kind(name=name, plural=plural, group="networking.istio.io", versions=versions, row=row)
 
 
 def _opaque(name: str, plural: str, group: str, *versions: str) -> Kind:
     return Kind(name=name, plural=plural, group=group, versions=versions, row=Opaque)
 
 
-def _core(
-    name: str, plural: str, row: type[msgspec.Struct], *, namespaced: bool = True
-) -> Kind:
+def _core(name: str, plural: str, row: type[msgspec.Struct], *, namespaced: bool = True) -> Kind:
     return Kind(
         name=name, plural=plural, group="", versions=("v1",), row=row, namespaced=namespaced
     )

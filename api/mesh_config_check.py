@@ -1,6 +1,4 @@
-"""
-Rules across the fields of the mesh config.
-"""
+"""Rules across the fields of the mesh config."""
 
 from collections.abc import Iterator
 
@@ -21,9 +19,7 @@ def check(config: MeshConfig) -> Iterator[Problem]:
     yield from duration(config.connect_timeout, "connectTimeout")
     yield from duration(config.dns_refresh_rate, "dnsRefreshRate")
     yield from export_to(config.default_service_export_to, "defaultServiceExportTo")
-    yield from export_to(
-        config.default_virtual_service_export_to, "defaultVirtualServiceExportTo"
-    )
+    yield from export_to(config.default_virtual_service_export_to, "defaultVirtualServiceExportTo")
     yield from export_to(
         config.default_destination_rule_export_to, "defaultDestinationRuleExportTo"
     )

@@ -31,8 +31,13 @@ def read_metadata(document: dict[str, Any], kind: Kind, report: Report) -> Objec
     if not isinstance(name, str) or not name:
         wrong = "must be given" if name is None else "must be text"
         message = f"The name {wrong}."
-        report(Severity.ERROR, "MissingField", "metadata.name", message, "Put it in quotes."
-               if name is not None else "Add metadata.name.")
+        report(
+            Severity.ERROR,
+            "MissingField",
+            "metadata.name",
+            message,
+            "Put it in quotes." if name is not None else "Add metadata.name.",
+        )
         return None
     usable = True
     namespace = ""
@@ -76,9 +81,7 @@ def _texts(raw: dict[str, Any], field: str, report: Report) -> dict[str, str] | 
     for name, value in found.items():
         if not isinstance(value, str):
             message = f'The value of "{name}" must be text.'
-            report(
-                Severity.ERROR, "WrongType", paths.child(at, name), message, "Put it in quotes."
-            )
+            report(Severity.ERROR, "WrongType", paths.child(at, name), message, "Put it in quotes.")
             usable = False
     return found if usable else None
 

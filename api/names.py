@@ -26,8 +26,24 @@ _LONGEST_HOST: Final = 255
 _LARGEST_PORT: Final = 65535
 
 PROTOCOLS: Final = frozenset(
-    "HTTP HTTPS GRPC GRPC-WEB HTTP2 MONGO REDIS MYSQL TCP TLS UDP HTTP_PROXY HBONE DOUBLE_HBONE "
-    "HTTP3 AUTO".split()
+    [
+        "HTTP",
+        "HTTPS",
+        "GRPC",
+        "GRPC-WEB",
+        "HTTP2",
+        "MONGO",
+        "REDIS",
+        "MYSQL",
+        "TCP",
+        "TLS",
+        "UDP",
+        "HTTP_PROXY",
+        "HBONE",
+        "DOUBLE_HBONE",
+        "HTTP3",
+        "AUTO",
+    ]
 )
 """Protocol names a port may carry in the Istio API, in upper case."""
 

@@ -29,3 +29,10 @@ def parent(path: str) -> str:
     if path.endswith("]"):
         return path[: path.rfind("[")]
     return path.rpartition(".")[0]
+
+
+def join(first: str, rest: str) -> str:
+    """Return the path of `rest` within what stands at `first`."""
+    if not first or not rest:
+        return first or rest
+    return first + rest if rest.startswith("[") else f"{first}.{rest}"

@@ -57,7 +57,7 @@ def duration(value: timedelta | None, path: str) -> Iterator[Problem]:
 
 def percent(value: float | None, path: str) -> Iterator[Problem]:
     """Yield a problem if a share is given and not between 0 and 100."""
-    if value is not None and not 0 <= value <= 100:  # noqa: PLR2004 (also refuses NaN)
+    if value is not None and not 0 <= value <= 100:
         yield Problem(path, f"{value:g} is not a share: it must be between 0 and 100.")
 
 

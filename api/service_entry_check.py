@@ -1,6 +1,4 @@
-"""
-Rules across the fields of a ServiceEntry, as Istio publishes them.
-"""
+"""Rules across the fields of a ServiceEntry, as Istio publishes them."""
 
 from collections.abc import Iterator
 
@@ -30,6 +28,7 @@ def check(row: ServiceEntry) -> Iterator[Problem]:
             yield Problem(at, message, "Write single addresses.")
     yield from _check_ports(spec)
     yield from _check_endpoints(spec)
+    yield from _check_resolution(spec)
     if spec.workload_selector is not None:
         if spec.endpoints:
             message = "Only one of workloadSelector and endpoints may be set."
@@ -87,6 +86,9 @@ def _check_endpoints(spec: ServiceEntrySpec) -> Iterator[Problem]:
         if spec.resolution in ("DNS", "DNS_ROUND_ROBIN") and address.startswith("unix://"):
             message = "A Unix socket needs resolution STATIC."
             yield Problem(f"{path}.address", message)
+
+
+def _check_resolution(spec: ServiceEntrySpec) -> Iterator[Problem]:
     wild = [host for host in spec.hosts if "*" in host]
     match spec.resolution:
         case "NONE" if spec.endpoints:

@@ -1,6 +1,4 @@
-"""
-Rules across the fields of a Sidecar, as Istio publishes them.
-"""
+"""Rules across the fields of a Sidecar, as Istio publishes them."""
 
 from collections.abc import Iterator
 

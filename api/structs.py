@@ -9,9 +9,7 @@ an object is skipped, so that writes to it compare equal. Types only; no rules l
 import msgspec
 
 
-class ApiStruct(
-    msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True
-):
+class ApiStruct(msgspec.Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
     """A message of the Istio API; attributes are the API's names in snake case."""
 
 

@@ -75,9 +75,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     vs.PortSelector: _fields("number"),
     vs.Headers: _fields("request response"),
     vs.HeaderOperations: _fields("set add remove"),
-    vs.HttpRedirect: _fields(
-        "uri prefix_rewrite authority port derive_port scheme redirect_code"
-    ),
+    vs.HttpRedirect: _fields("uri prefix_rewrite authority port derive_port scheme redirect_code"),
     vs.HttpDirectResponse: _fields("status body"),
     vs.HttpBody: _fields("string bytes_"),
     vs.Delegate: _fields(not_yet="name namespace"),
@@ -112,9 +110,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         no_effect={"source_subnet": "Istio accepts it without an effect"},
     ),
     # DestinationRule
-    rule.DestinationRuleSpec: _fields(
-        "host traffic_policy subsets export_to workload_selector"
-    ),
+    rule.DestinationRuleSpec: _fields("host traffic_policy subsets export_to workload_selector"),
     structs.MatchLabels: _fields("match_labels"),
     rule.Subset: _fields("name labels traffic_policy"),
     rule.TrafficPolicy: _fields(
@@ -138,9 +134,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     rule.LocalityLbSetting: _fields(not_yet="distribute failover failover_priority enabled"),
     rule.LocalityDistribute: _fields(not_yet="from_ to"),
     rule.LocalityFailover: _fields(not_yet="from_ to"),
-    rule.ZoneAwareLbSetting: _fields(
-        not_yet="enabled failover failover_priority min_cluster_size"
-    ),
+    rule.ZoneAwareLbSetting: _fields(not_yet="enabled failover failover_priority min_cluster_size"),
     rule.ConnectionPool: _fields("tcp http"),
     rule.TcpSettings: _fields(
         "max_connections connect_timeout tcp_keepalive max_connection_duration idle_timeout"
@@ -269,6 +263,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     ),
 }
 
+
 @dataclass(frozen=True, slots=True)
 class _Untranslated:
     """A field to report unless it is set to its default."""
@@ -316,9 +311,7 @@ def struct_within(of: inspect.Type) -> type[msgspec.Struct] | None:
             return None
 
 
-def unsupported(
-    data: Any, of: type[msgspec.Struct], path: str
-) -> Iterator[tuple[str, str, Fate]]:
+def unsupported(data: Any, of: type[msgspec.Struct], path: str) -> Iterator[tuple[str, str, Fate]]:
     """
     Yield (path, wire name, fate) of each field that is set and not translated.
 
@@ -346,4 +339,3 @@ def _set_fields(data: Any, plan: _Plan, path: str) -> Iterator[tuple[str, str, F
                     yield from _set_fields(each, inner, at)
         elif isinstance(value, dict) and not inner.keys().isdisjoint(value):
             yield from _set_fields(value, inner, paths.child(path, name))
-

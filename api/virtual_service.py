@@ -127,7 +127,7 @@ class Delegate(ApiStruct, frozen=True):
 
 
 class RegexRewrite(ApiStruct, frozen=True):
-    """Rewrite the path by an RE2 pattern with ``\\1`` style groups."""
+    """Rewrite the path by an RE2 pattern; the replacement may name its groups."""
 
     match: str = ""
     rewrite: str = ""

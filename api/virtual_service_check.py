@@ -63,9 +63,7 @@ def _check_delegate(row: VirtualService) -> Iterator[Problem]:
             "Add hosts, or remove the gateways.",
         )
     if spec.tls or spec.tcp:
-        yield Problem(
-            "spec.hosts", "TLS and TCP rules need hosts.", "Add the hosts they are for."
-        )
+        yield Problem("spec.hosts", "TLS and TCP rules need hosts.", "Add the hosts they are for.")
 
 
 def _check_destinations(routes: Sequence[RouteDestination], path: str) -> Iterator[Problem]:

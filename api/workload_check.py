@@ -1,6 +1,4 @@
-"""
-Rules across the fields of a WorkloadEntry, an inline endpoint and a WorkloadGroup.
-"""
+"""Rules across the fields of a WorkloadEntry, an inline endpoint and a WorkloadGroup."""
 
 from collections.abc import Iterator
 

@@ -31,6 +31,7 @@ _MAX_LINES: Final = 100_000
 _MARKER: Final = re.compile(r"^(?:---(?=[ \t\n]|\Z)|\.\.\.[ \t]*(?:#.*)?$\n?)", re.MULTILINE)
 _MERGE: Final = "<<"
 _TAG: Final = "tag:yaml.org,2002:"
+_KINDS: Final = {int: "int", bool: "bool", type(None): "null"}
 
 
 class YamlError(InvalidConfig):
@@ -43,7 +44,9 @@ class YamlError(InvalidConfig):
 
     def __str__(self) -> str:
         """Render with the place, if known."""
-        return f"line {self.line}, column {self.column}: {self.problem}" if self.line else self.problem
+        return (
+            f"line {self.line}, column {self.column}: {self.problem}" if self.line else self.problem
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,13 @@ def to_text(content: str | bytes) -> str:
         raise YamlError(f"The file is larger than {MAX_BYTES // (1024 * 1024)} MiB.")
     if isinstance(content, bytes):
         try:
-            content = content.decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             raise YamlError("The file is not UTF-8 text.", line, 1) from None
-    return content.removeprefix("\ufeff").replace("\r\n", "\n")
+    else:
+        text = content
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def split(text: str) -> Iterator[Chunk]:
@@ -99,7 +104,7 @@ def _has_content(piece: str) -> bool:
 def parse(content: str | bytes) -> list[Document]:
     """Read all documents; raises YamlError at the first that cannot be read."""
     memory: LineMemory = {}
-    documents = []
+    documents: list[Document] = []
     for chunk in split(to_text(content)):
         documents.extend(Document(data, chunk.line) for data in parse_chunk(chunk, memory))
     return documents
@@ -215,6 +220,10 @@ class _Reader:
             return YamlError(problem, self._chunk.line, 1)
         return YamlError(problem, self._chunk.line + mark.line, mark.column + 1)
 
+    def _line(self, event: Any) -> int:
+        line: int = event.start_mark.line
+        return self._chunk.line + line
+
     def _document(self, parser: Any) -> Any:
         opened: list[_Open] = []
         root: Any = None
@@ -260,7 +269,7 @@ class _Reader:
             raise self._error(f'The key "{key}" is there twice.', event.start_mark)
         if self._lines is not None:
             path = paths.child(top.path, key)
-            self._lines[path] = self._chunk.line + event.start_mark.line
+            self._lines[path] = self._line(event)
         return str(key)
 
     def _value(self, event: Any, opened: list[_Open]) -> Any:
@@ -303,7 +312,7 @@ class _Reader:
             if self._lines is None:
                 return ""
             path = paths.item(top.path, len(top.value) - 1)
-            self._lines[path] = self._chunk.line + event.start_mark.line
+            self._lines[path] = self._line(event)
             return path
         key = top.key or ""
         top.key = None
@@ -323,12 +332,14 @@ class _Reader:
         if kind in ("str", "binary"):
             return event.value
         value = resolve(event.value)
-        wanted = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}.get(kind)
-        if wanted is None:
+        if kind not in ("int", "float", "bool", "null"):
             raise self._error(f"The tag {tag} is not known here.", event.start_mark)
-        if not isinstance(value, wanted):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind == "float" and is_number:
+            return float(value or 0)
+        if kind != _KINDS.get(type(value)):
             raise self._error(f'"{event.value}" is not a {kind}.', event.start_mark)
-        return float(value) if kind == "float" else value
+        return value
 
 
 def _merge(target: dict[str, Any], merges: list[Any]) -> None:

@@ -59,7 +59,7 @@ LineMemory = dict[str, Line | None]
 """Lines by their text; None is a line without content."""
 
 
-class _Unread(Exception):  # noqa: N818 (not an error: the other reader is asked)
+class _Unread(Exception):
     """The text is not of the plain kind."""
 
 

@@ -1,0 +1,260 @@
+"""
+What a directory of config holds: which object comes from which file, and its last good version.
+
+Sans-IO: somebody else reads and watches; `update` takes a file's new content and answers with the
+objects that changed. The rules: an object in two files belongs to the first file by path; what
+cannot be read or used leaves the last good version in place and yields a finding; a file that is
+gone takes its objects with it.
+"""
+
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from pilothouse.api.kinds import MESH_CONFIG
+from pilothouse.api.meta import ObjectKey
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.providers.documents import (
+    DocumentReading,
+    MeshReading,
+    findings_of,
+    read_documents,
+    read_mesh_config,
+    read_mesh_text,
+)
+from pilothouse.providers.yaml_plain import LineMemory
+
+ROOT_NAMESPACE: Final = "istio-system"
+MESH_KEY: Final = ObjectKey("", "mesh")
+_MESH_CONFIG_MAP: Final = "istio"
+
+
+class Change(NamedTuple):
+    """An object appeared or changed (row) or is gone (None)."""
+
+    kind: str
+    key: ObjectKey
+    row: Any | None
+
+
+class ObjectId(NamedTuple):
+    """Kind and key of an object."""
+
+    kind: str
+    key: ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object is written: a document by digest and first line, and the path in it."""
+
+    digest: bytes
+    line: int
+    path: str
+
+
+@dataclass(slots=True)
+class _File:
+    readings: tuple[DocumentReading, ...] = ()
+    rows: dict[ObjectId, Any] = field(default_factory=dict)
+    places: dict[ObjectId, Place] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+class DirectoryState:
+    """
+    The objects of a set of files, by the path each was read from.
+
+    `root_namespace` is where the ConfigMap `istio` is the mesh config.
+    """
+
+    def __init__(self, root_namespace: str = ROOT_NAMESPACE) -> None:
+        """Start without files."""
+        self._config_map = ObjectId("ConfigMap", ObjectKey(root_namespace, _MESH_CONFIG_MAP))
+        self._files: dict[str, _File] = {}
+        self._owners: dict[ObjectId, list[str]] = {}
+        self._memory: LineMemory = {}
+        self._mesh_path: str | None = None
+        self._mesh_from_file: MeshReading | None = None
+        self._mesh_from_map: MeshReading | None = None
+        self._mesh_row: Any | None = None
+
+    def update(self, path: str, content: str | bytes | None) -> list[Change]:
+        """Take a file's content, or None if it is gone; return what changed."""
+        if content is None:
+            return self._replace(path, None)
+        before = self._files.get(path) or _File()
+        if not content and before.rows:
+            # An editor that truncates before it writes; an intended removal removes the file.
+            ref = ConfigRef("", "", "", file=path, line=1)
+            finding = Finding(
+                Severity.WARNING,
+                "EmptyFile",
+                ref,
+                "The file is empty; its objects stay in use.",
+                "Remove the file to remove its objects.",
+            )
+            return self._replace(path, replace_findings(before, (finding,)))
+        known = {each.digest: each for each in before.readings}
+        readings = read_documents(path, content, self._memory, known)
+        return self._replace(path, _filed(path, readings, before))
+
+    def fail(self, path: str, reason: str) -> list[Change]:
+        """Say that a file cannot be read at all; its objects stay as they were."""
+        ref = ConfigRef("", "", "", file=path)
+        message = f"The file cannot be read: {reason}."
+        finding = Finding(Severity.ERROR, "Unreadable", ref, message, "Make it readable.")
+        before = self._files.get(path) or _File()
+        return self._replace(path, replace_findings(before, (finding,)))
+
+    def forget_lines(self) -> None:
+        """Drop the memory of lines, which pays only while many files are read."""
+        self._memory.clear()
+
+    def update_mesh_file(self, path: str, content: str | bytes | None) -> list[Change]:
+        """Take the content of the mesh config file, which wins over the ConfigMap."""
+        self._mesh_path = path
+        if content is None:
+            self._mesh_from_file = None
+        else:
+            reading = read_mesh_config(path, content)
+            last = self._mesh_from_file
+            row = reading.row if reading.row is not None else (last.row if last else None)
+            self._mesh_from_file = replace(reading, row=row)
+        return self._mesh_change()
+
+    def files(self) -> frozenset[str]:
+        """Return the paths that are known."""
+        return frozenset(self._files)
+
+    def rows(self) -> dict[ObjectId, Any]:
+        """Return every object in use."""
+        return {
+            identity: self._files[owners[0]].rows[identity]
+            for identity, owners in self._owners.items()
+        }
+
+    def place(self, identity: ObjectId) -> tuple[str, Place] | None:
+        """Return the file and place of an object in use."""
+        owners = self._owners.get(identity)
+        if not owners:
+            return None
+        return owners[0], self._files[owners[0]].places[identity]
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return all findings with file and line, in the order of files and lines."""
+        found = [finding for each in self._files.values() for finding in each.findings]
+        found.extend(self._duplicates())
+        for reading in (self._mesh_from_map, self._mesh_from_file):
+            if reading is not None:
+                found.extend(reading.findings)
+        return tuple(sorted(found, key=lambda each: (each.ref.file, each.ref.line, each)))
+
+    def _duplicates(self) -> Iterator[Finding]:
+        for identity, owners in self._owners.items():
+            for path in owners[1:]:
+                place = self._files[path].places[identity]
+                yield _duplicate(identity, path, place.line, owners[0])
+
+    def _replace(self, path: str, file: _File | None) -> list[Change]:
+        before = self._files.get(path) or _File()
+        after = file or _File()
+        touched = before.rows.keys() | after.rows.keys()
+        was = {identity: self._in_use(identity) for identity in touched}
+        if file is None:
+            self._files.pop(path, None)
+        else:
+            self._files[path] = file
+        for identity in before.rows.keys() - after.rows.keys():
+            owners = self._owners[identity]
+            owners.remove(path)
+            if not owners:
+                del self._owners[identity]
+        for identity in after.rows.keys() - before.rows.keys():
+            insort(self._owners.setdefault(identity, []), path)
+        changes = []
+        for identity in sorted(touched):
+            row = self._in_use(identity)
+            if row != was[identity]:
+                changes.append(Change(identity.kind, identity.key, row))
+        if self._config_map in touched:
+            changes.extend(self._read_config_map())
+        return changes
+
+    def _in_use(self, identity: ObjectId) -> Any | None:
+        owners = self._owners.get(identity)
+        return self._files[owners[0]].rows[identity] if owners else None
+
+    def _read_config_map(self) -> list[Change]:
+        row = self._in_use(self._config_map)
+        place = self.place(self._config_map)
+        if row is None or place is None or "mesh" not in row.data:
+            self._mesh_from_map = None
+        else:
+            path, at = place
+            reading = read_mesh_text(path, row.data["mesh"], at.line)
+            last = self._mesh_from_map
+            kept = reading.row if reading.row is not None else (last.row if last else None)
+            self._mesh_from_map = replace(reading, row=kept)
+        return self._mesh_change()
+
+    def _mesh_change(self) -> list[Change]:
+        row = None
+        for reading in (self._mesh_from_file, self._mesh_from_map):
+            if reading is not None and reading.row is not None:
+                row = reading.row
+                break
+        if row == self._mesh_row:
+            return []
+        self._mesh_row = row
+        return [Change(MESH_CONFIG, MESH_KEY, row)]
+
+
+def replace_findings(file: _File, findings: tuple[Finding, ...]) -> _File:
+    """Return the file as it was, with other findings."""
+    return replace(file, findings=findings)
+
+
+def _duplicate(identity: ObjectId, path: str, line: int, winner: str) -> Finding:
+    ref = ConfigRef(identity.kind, *identity.key, file=path, line=line)
+    where = f"in {winner}" if winner != path else "earlier in this file"
+    return Finding(
+        Severity.WARNING,
+        "DuplicateObject",
+        ref,
+        f"The object is there {where} too, and that one is used.",
+        "Remove one of them.",
+    )
+
+
+def _filed(path: str, readings: tuple[DocumentReading, ...], before: _File) -> _File:
+    """Put a file's objects together with the last good versions that must stay."""
+    rows: dict[ObjectId, Any] = {}
+    places: dict[ObjectId, Place] = {}
+    repeated: list[Finding] = []
+    unusable: set[ObjectId] = set()
+    someone_unknown = False
+    for reading in readings:
+        someone_unknown |= reading.broken is not None
+        for item in reading.items:
+            ref = item.decoded.ref
+            identity = ObjectId(ref.kind, ObjectKey(ref.namespace, ref.name))
+            if item.decoded.object is None:
+                if item.decoded.is_broken:
+                    unusable.add(identity)
+                    someone_unknown |= not (ref.kind and ref.name)
+                continue
+            place = Place(reading.digest, reading.line, item.path)
+            if identity in rows:
+                repeated.append(_duplicate(identity, path, reading.line, path))
+                continue
+            rows[identity] = item.decoded.object
+            places[identity] = place
+    for identity, row in before.rows.items():
+        # A document that cannot be read may have been any of the objects that are missing now.
+        if identity not in rows and (someone_unknown or identity in unusable):
+            rows[identity] = row
+            places[identity] = before.places[identity]
+    findings = (*findings_of(path, readings), *repeated)
+    return _File(readings, rows, places, findings)
