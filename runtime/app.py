@@ -7,6 +7,7 @@ Everything the server is made of is put together in `pilothouse.runtime.control_
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 
 import structlog
 
@@ -28,9 +29,12 @@ def run(settings: Settings) -> int:
     with asyncio.Runner(loop_factory=memory.loop_factory()) as runner:
         try:
             runner.run(_serve(settings))
-        except* MeshError as failures:
-            for failure in _leaves(failures):
-                sys.stderr.write(f"Error: {failure}\n")
+        except (MeshError, BaseExceptionGroup) as failure:
+            known, unknown = _split(failure)
+            if unknown is not None:
+                raise  # a fault of ours: the traceback is what helps
+            for error in known:
+                sys.stderr.write(f"Error: {error}\n")
             return 1
     return 0
 
@@ -58,8 +62,18 @@ def announce(settings: Settings, ports: BoundPorts) -> None:
         ports.write(settings.ports_file)
 
 
-def _leaves(group: BaseExceptionGroup[MeshError]) -> list[MeshError]:
-    found: list[MeshError] = []
+def _split(
+    failure: BaseException,
+) -> tuple[list[MeshError], BaseExceptionGroup[BaseException] | None]:
+    """Return the errors people are told in a sentence, and what is left."""
+    group = BaseExceptionGroup("", [failure])
+    known, unknown = group.split(MeshError)
+    return list(_leaves(known)) if known else [], unknown
+
+
+def _leaves(group: BaseExceptionGroup[MeshError]) -> Iterator[MeshError]:
     for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -33,8 +33,12 @@ class CommitObserver(Protocol):
         """A revision was made of so many changes of each kind; the first waited that long."""
         ...
 
-    def published(self, recomputed: Mapping[str, int], seconds: float) -> None:
-        """A revision was published; so many nodes of each query ran for it."""
+    def published(self, seconds: float) -> None:
+        """A revision was applied and published in that time."""
+        ...
+
+    def recomputed(self, nodes: Mapping[str, int]) -> None:
+        """So many nodes of each query have run since this was last told."""
         ...
 
 
@@ -61,6 +65,7 @@ class CommitCycle:
         self._waiting: dict[tuple[str, Hashable], Any | None] = {}
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._counted: dict[str, int] = {}
 
     @property
     def waiting_count(self) -> int:
@@ -102,6 +107,8 @@ class CommitCycle:
             waiting, self._waiting = self._waiting, {}
             waited_seconds = self._debouncer.taken(self._clock())
             started = self._clock()
+            self.count_nodes()
+            self._counted = {}
             changed = self._graph.commit(
                 (self._tables[kind], key, row) for (kind, key), row in waiting.items()
             )
@@ -110,5 +117,18 @@ class CommitCycle:
                 kinds[kind] = kinds.get(kind, 0) + 1
             self._observer.committed(kinds, waited_seconds)
             await self._publish()
-            self._observer.published(self._graph.stats.recomputed, self._clock() - started)
+            self._observer.published(self._clock() - started)
+            self.count_nodes()
             return changed
+
+    def count_nodes(self) -> None:
+        """Tell the observer which nodes have run since it was last told; sessions run some too."""
+        counts = self._graph.stats.recomputed
+        new = {
+            query: count - self._counted.get(query, 0)
+            for query, count in counts.items()
+            if count != self._counted.get(query, 0)
+        }
+        self._counted = dict(counts)
+        if new:
+            self._observer.recomputed(new)

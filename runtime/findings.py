@@ -5,7 +5,7 @@ A finding that only moved to another line is the same finding.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -31,13 +31,21 @@ class FindingsLog:
         """Start with nothing found."""
         self._known: dict[Finding, Finding] = {}
 
-    def update(self, findings: Iterable[Finding]) -> Mapping[Severity, int]:
-        """Log what is new and what is gone; return the current numbers."""
+    def update(
+        self,
+        findings: Iterable[Finding],
+        locate: Callable[[Finding], Finding] = lambda finding: finding,
+    ) -> Mapping[Severity, int]:
+        """
+        Log what is new and what is gone; return the current numbers.
+
+        `locate` finds file and line; it costs a look into a file, so only new ones go through it.
+        """
         current = {same_thing(finding): finding for finding in findings}
         new = sorted(current.keys() - self._known.keys(), key=lambda f: (-f.severity, f))
         gone = sorted(self._known.keys() - current.keys())
         for key in new[:MAX_LINES]:
-            _log_new(current[key])
+            _log_new(locate(current[key]))
         if len(new) > MAX_LINES:
             log.warning("config.more_findings", count=len(new) - MAX_LINES)
         for key in gone[:MAX_LINES]:

@@ -101,7 +101,7 @@ class Metrics:
             registry, "pilot_xds_expired_nonce", "Requests that answered a replaced response."
         )
         self._refused = _counter(
-            registry, "pilot_total_xds_internal_errors", "Streams ended for an error of our own."
+            registry, "pilothouse_xds_streams_refused", "Streams that were not let in."
         )
         self._debounce_time = Histogram(
             "pilot_debounce_time", "From the first change to its commit.",
@@ -125,6 +125,9 @@ class Metrics:
         self._recomputed_by_query: dict[str, Counter] = {}
         self.graph_nodes = Gauge("pilothouse_graph_nodes", "Graph nodes held.", registry=registry)
         self.revision = Gauge("pilothouse_graph_revision", "Commits made.", registry=registry)
+        self.proxy_classes = Gauge(
+            "pilothouse_proxy_classes", "Classes of proxies connected.", registry=registry
+        )
         findings = Gauge(
             "pilothouse_findings", "Current findings about config.", ["severity"],
             registry=registry,
@@ -185,8 +188,8 @@ class Metrics:
         """Count a request that answered a replaced response."""
         self._stale_nonces.inc()
 
-    def stream_failed(self) -> None:
-        """Count a stream that ended for an error of ours."""
+    def stream_refused(self) -> None:
+        """Count a stream that was not let in."""
         self._refused.inc()
 
     # -- what the commit cycle tells --------------------------------------------------------------
@@ -202,10 +205,13 @@ class Metrics:
         for trigger in {update_kind(kind) for kind in kinds}:
             self._triggers[trigger].inc()
 
-    def published(self, recomputed: Mapping[str, int], seconds: float) -> None:
-        """Count the nodes run for a commit."""
+    def published(self, seconds: float) -> None:
+        """Note how long a commit took with its publishing."""
         self._commit_time.observe(seconds)
-        for query, count in recomputed.items():
+
+    def recomputed(self, nodes: Mapping[str, int]) -> None:
+        """Count nodes that ran, by query."""
+        for query, count in nodes.items():
             child = self._recomputed_by_query.get(query)
             if child is None:
                 child = self._recomputed_by_query[query] = self._recomputed.labels(query)
@@ -244,7 +250,6 @@ _ISTIO_COUNTERS: Final = (
     "pilot_total_xds_rejects",
     *(f"pilot_xds_{SHORT_NAMES[url].lower()}_reject" for url in PUSH_ORDER),
     "pilot_xds_expired_nonce",
-    "pilot_total_xds_internal_errors",
     "pilot_inbound_updates",
     "pilot_push_triggers",
 )

@@ -1,15 +1,92 @@
 """
-What streams do, made log lines and metrics.
+What streams do, made metrics and log lines.
 
-Logs people's matters (a proxy came, went, or refused something) at most once per matter; counts
-everything. Error texts of proxies are cut by `xds` before they come here.
+Counts everything, logs what people ask about: who came, went, was refused, and what a proxy
+rejected, with the objects at fault. Error texts come cut to a bounded length.
 """
+
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 
-from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import SHORT_NAMES
 from pilothouse.runtime.metrics import Metrics
-from pilothouse.xds.rejections import RejectedResource
+from pilothouse.xds.rejections import RejectedResource, truncated
+from pilothouse.xds.status import StreamInfo
+from pilothouse.xds.watch import Acked
+
+MAX_LISTED: Final = 10
 
 log = structlog.get_logger()
+
+
+class StreamObserver:
+    """The observer of a server's streams."""
+
+    def __init__(self, metrics: Metrics, on_rejection: Callable[[], None]) -> None:
+        """Count into `metrics`; `on_rejection` is called when findings may have changed."""
+        self._metrics = metrics
+        self._on_rejection = on_rejection
+        self._labels: dict[int, str] = {}
+
+    def connected(self, stream: StreamInfo) -> None:
+        """Count and log a proxy that was let in."""
+        self._labels[stream.number] = self._metrics.connected(stream.proxy.istio_version)
+        log.info("xds.connected", **_who(stream), variant=stream.variant.value)
+
+    def disconnected(self, stream: StreamInfo, reason: str) -> None:
+        """Count and log the end of a stream."""
+        self._metrics.disconnected(self._labels.pop(stream.number))
+        self._on_rejection()  # what it refused is no longer in use
+        log.info("xds.disconnected", **_who(stream), **({"reason": reason} if reason else {}))
+
+    def refused(self, peer: str, reason: str) -> None:
+        """Count and log a stream that was not let in."""
+        self._metrics.stream_refused()
+        log.warning("xds.refused", peer=peer, reason=truncated(reason))
+
+    def pushed(self, stream: StreamInfo, type_url: str, count: int, size_bytes: int) -> None:
+        """Count a response."""
+        self._metrics.pushed(type_url, size_bytes)
+        log.debug(
+            "xds.pushed",
+            proxy=_name(stream),
+            type=SHORT_NAMES.get(type_url, type_url),
+            count=count,
+            size_bytes=size_bytes,
+        )
+
+    def acked(self, stream: StreamInfo, acked: Acked) -> None:  # noqa: ARG002 (never by proxy)
+        """Count an acknowledgement."""
+        self._metrics.acknowledged(acked.type_url, acked.round_trip_seconds)
+        if acked.convergence_seconds is not None:
+            self._metrics.converged(acked.convergence_seconds)
+
+    def rejected(
+        self, stream: StreamInfo, type_url: str, error: str, found: tuple[RejectedResource, ...]
+    ) -> None:
+        """Count and log a refusal, with the resources and objects at fault if they are known."""
+        self._metrics.rejected(type_url)
+        self._on_rejection()
+        objects = {str(ref): None for resource in found for ref in resource.sources}
+        log.warning(
+            "xds.rejected",
+            proxy=_name(stream),
+            type=SHORT_NAMES.get(type_url, type_url),
+            error=truncated(error),
+            resources=[resource.name for resource in found[:MAX_LISTED]],
+            objects=list(objects)[:MAX_LISTED],
+        )
+
+    def stale(self, stream: StreamInfo, type_url: str) -> None:  # noqa: ARG002 (never by proxy)
+        """Count an answer to a response that was replaced."""
+        self._metrics.stale_nonce()
+
+
+def _name(stream: StreamInfo) -> str:
+    return f"{stream.proxy.name}.{stream.proxy.namespace}"
+
+
+def _who(stream: StreamInfo) -> dict[str, str]:
+    return {"proxy": _name(stream), "node": stream.proxy.id, "peer": stream.peer}

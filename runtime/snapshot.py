@@ -12,10 +12,10 @@ from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
 from pilothouse.model.classes import ProxyClass
-from pilothouse.model.inputs import TABLES
+from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
-from pilothouse.runtime.source import open_source
+from pilothouse.providers.files import FileStore
 from pilothouse.translators.envoy import roots
 from pilothouse.xds.offline import endpoint_names, route_names
 
@@ -36,10 +36,13 @@ def take_snapshot(
 
     Raises: SourceError: The directory cannot be read.
     """
-    source = open_source(config_dir, mesh_config, domain)
+    store = FileStore(config_dir, mesh_config=mesh_config)
     graph = Graph()
     graph.commit(
-        (TABLES[kind], key, row) for kind, key, row in source.read() if kind in TABLES
+        [
+            (DOMAIN, THE_MESH, MeshDomain(domain)),
+            *((TABLES[kind], key, row) for kind, key, row in store.scan() if kind in TABLES),
+        ]
     )
     proxies = graph.value(roots.proxy_class, proxy)
     clusters = _whole(graph, roots.wildcard(CDS, proxies))
@@ -50,7 +53,7 @@ def take_snapshot(
         LDS: listeners,
         RDS: _named(graph, RDS, proxies, route_names(listeners)),
     }
-    return Snapshot(resources=resources, findings=(*source.findings(), *graph.findings()))
+    return Snapshot(resources=resources, findings=(*store.findings(), *graph.findings()))
 
 
 def _whole(graph: Graph, root: roots.Root | None) -> tuple[Resource, ...]:
