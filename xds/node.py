@@ -39,12 +39,14 @@ class InvalidNode(InvalidRequest):
     """A node that cannot be served (NM-27)."""
 
 
-def read_proxy(node: Node) -> Proxy:
+def read_proxy(node: Node | None) -> Proxy:
     """
     Read a node message.
 
-    Raises: InvalidNode: The id or the metadata is missing, malformed or too large.
+    Raises: InvalidNode: It, its id or its metadata is missing, malformed or too large.
     """
+    if node is None:
+        raise InvalidNode("the first request of the stream carries no node")
     if node.ByteSize() > MAX_NODE_BYTES:
         raise InvalidNode(f"the node message is larger than {MAX_NODE_BYTES} bytes")
     shown, (kind, address, workload, domain) = _split_id(node.id)

@@ -46,7 +46,8 @@ class Effects:
     What a request did.
 
     `is_new_type` tells the first request of a type; `added` and `dropped` are names of it. `nack`
-    is the error text of a NACK; `rejected` the resources found at fault.
+    is the error text of a NACK; `rejected` the resources found at fault. `is_stale` tells that a
+    nonce answered nothing that is in flight.
     """
 
     type_url: str
@@ -56,6 +57,7 @@ class Effects:
     acked: Acked | None = None
     nack: str | None = None
     rejected: tuple[RejectedResource, ...] = ()
+    is_stale: bool = False
 
 
 class Session:
@@ -103,6 +105,10 @@ class Session:
             rejected = watch.refused(request.nonce, request.error, now)
         elif not is_new and request.nonce:
             acked = watch.accepted(request.nonce, now)
+        # SotW clients repeat the nonce they have answered already when they change their names.
+        is_repeat = request.nonce in {"", last_nonce}
+        is_answer = acked is not None or rejected is not None
+        is_stale = not (is_new or is_answer or is_repeat)
         if isinstance(request, DeltaRequest):
             change = self._adjust(watch, request, is_new=is_new)
         else:
@@ -115,6 +121,7 @@ class Session:
             acked=acked,
             nack=None if rejected is None else request.error,
             rejected=rejected or (),
+            is_stale=is_stale,
         )
 
     def _adjust(self, watch: Watch, request: DeltaRequest, *, is_new: bool) -> SubscriptionChange:

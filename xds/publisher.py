@@ -1,0 +1,320 @@
+"""
+From the graph to the sessions: who is told what, after a commit.
+
+Owns the graph's pins. Sessions of one proxy class share a `Channel`; a channel pins the whole types
+and the named resources its sessions ask for, once each, and classes that agree on a resource share
+its node. After a commit only the dirty roots are evaluated, and only the sessions that hold a
+changed resource are marked and woken: cost follows what is affected.
+
+What sessions see changes in one step after all roots are evaluated, so that no session sees new
+routes before new clusters. Single-threaded; yields to the event loop where evaluation is long.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
+
+from pilothouse.errors import QueryFailed
+from pilothouse.graph.core import Graph, Node, Query
+from pilothouse.model.proxies import Proxy
+from pilothouse.model.resource import WILDCARD_TYPES, Resource, ResourceSet
+from pilothouse.xds.changes import changed_names
+from pilothouse.xds.requests import Request, Variant
+from pilothouse.xds.session import Effects, Outgoing, Session
+
+YIELD_AFTER_SECONDS: Final = 0.005
+_NOTHING: Final[Mapping[str, Resource]] = MappingProxyType({})
+
+
+class Root(NamedTuple):
+    """A query and its key; any pair of that shape will do."""
+
+    query: Query[Any, Any]
+    key: Any
+
+
+class Roots(Protocol):
+    """What can be served; `pilothouse.translators.envoy.roots` is one."""
+
+    @property
+    def proxy_class(self) -> Query[Proxy, Any]:
+        """The class of a proxy."""
+
+    @property
+    def wildcard(self) -> Callable[[str, Any], tuple[Query[Any, Any], Any] | None]:
+        """(type URL, class) -> root of a ResourceSet, None if the type has no wildcard."""
+
+    @property
+    def named(self) -> Callable[[str, Any, str], tuple[Query[Any, Any], Any] | None]:
+        """(type URL, class, name) -> root of a Resource or None; None if it is not served."""
+
+
+class _Entry:
+    """A pinned root, the value last published, and the channels that show it."""
+
+    __slots__ = ("changed_at", "channels", "name", "node", "root", "type_url", "value")
+
+    def __init__(self, root: Root, type_url: str, name: str | None, node: Node) -> None:
+        self.root = root
+        self.type_url = type_url
+        self.name = name
+        self.node = node
+        self.value: Any = node.value
+        self.changed_at = node.changed_at
+        self.channels: dict[Channel, None] = {}
+
+
+class Channel:
+    """The sessions of one proxy class, and the roots they are served from."""
+
+    __slots__ = ("members", "named", "proxy_class", "wildcards")
+
+    def __init__(self, proxy_class: Any) -> None:  # noqa: ANN401 (opaque and hashable)
+        """Begin without sessions."""
+        self.proxy_class = proxy_class
+        self.members: dict[Member, None] = {}
+        self.wildcards: dict[str, _Entry] = {}
+        self.named: dict[str, dict[str, _Entry]] = {}
+
+
+class Member:
+    """A session in its channel: the view it is served from, and how it is woken."""
+
+    __slots__ = ("_publisher", "_wake", "channel", "class_node", "proxy", "session")
+
+    def __init__(
+        self,
+        publisher: "Publisher",
+        proxy: Proxy,
+        channel: Channel,
+        class_node: Node,
+        wake: Callable[[], None],
+    ) -> None:
+        """Join a channel; `session` is set by `Publisher.join`."""
+        self._publisher = publisher
+        self._wake = wake
+        self.proxy = proxy
+        self.channel = channel
+        self.class_node = class_node
+        self.session: Session
+
+    def wildcard(self, type_url: str) -> Mapping[str, Resource] | None:
+        """Return everything of a type; None while that is not known."""
+        entry = self.channel.wildcards.get(type_url)
+        if entry is None:
+            return _NOTHING
+        value: ResourceSet | None = entry.value
+        return value
+
+    def named(self, type_url: str, name: str) -> Resource | None:
+        """Return one resource; None if it does not exist."""
+        if type_url in WILDCARD_TYPES:
+            return (self.wildcard(type_url) or _NOTHING).get(name)
+        entry = self.channel.named.get(type_url, {}).get(name)
+        if entry is None:
+            return None
+        value: Resource | None = entry.value
+        return value
+
+    def watches(self, type_url: str, name: str | None) -> bool:
+        """Tell whether the session asked for a name (None: the type)."""
+        watch = self.session.watches.get(type_url)
+        return watch is not None and (name is None or name in watch.subscription.names)
+
+    def receive(self, request: Request, now: float) -> Effects:
+        """Advance the session and pin what it newly asks for."""
+        effects = self.session.receive(request, now)
+        self._publisher.subscribed(self, effects)
+        return effects
+
+    def next_message(self, now: float) -> Outgoing | None:
+        """Return what to send next."""
+        return self.session.next_message(now)
+
+    def wake(self) -> None:
+        """Tell whoever writes that there may be something to send."""
+        self._wake()
+
+
+class Publisher:
+    """See the module docstring."""
+
+    def __init__(self, graph: Graph, roots: Roots, clock: Callable[[], float]) -> None:
+        """Serve `roots` out of `graph`; `clock` gives seconds of the sessions' time."""
+        self._graph = graph
+        self._roots = roots
+        self._clock = clock
+        self._channels: dict[Any, Channel] = {}
+        self._entries: dict[Root, _Entry] = {}
+        self._by_node: dict[Node, _Entry] = {}
+        self._classes: dict[Node, dict[Member, None]] = {}
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def join(self, proxy: Proxy, variant: Variant, wake: Callable[[], None]) -> Member:
+        """
+        Open a session for a proxy.
+
+        Raises: QueryFailed: The class of the proxy cannot be told.
+        """
+        node = self._graph.pin(self._roots.proxy_class, proxy)
+        if node.error is not None:
+            self._graph.unpin(self._roots.proxy_class, proxy)
+            raise QueryFailed(f"the class of {proxy.id} cannot be told") from node.error
+        channel = self._channel(node.value)
+        member = Member(self, proxy, channel, node, wake)
+        member.session = Session(variant, member, self._clock())
+        channel.members[member] = None
+        self._classes.setdefault(node, {})[member] = None
+        return member
+
+    def leave(self, member: Member) -> None:
+        """Close a session and let go of what only it asked for."""
+        self._depart(member, member.channel)
+        members = self._classes[member.class_node]
+        del members[member]
+        if not members:
+            del self._classes[member.class_node]
+        self._graph.unpin(self._roots.proxy_class, member.proxy)
+
+    def subscribed(self, member: Member, effects: Effects) -> None:
+        """Pin and unpin after a request of a session."""
+        channel, type_url = member.channel, effects.type_url
+        if type_url in WILDCARD_TYPES:
+            if effects.is_new_type:
+                self._pin_wildcard(channel, type_url)
+            return
+        if effects.added:
+            self._pin_named(channel, type_url, effects.added)
+        if effects.dropped:
+            self._unpin_named(channel, type_url, effects.dropped)
+
+    @property
+    def root_count(self) -> int:
+        """How many roots are pinned, classes of proxies aside."""
+        return len(self._entries)
+
+    @property
+    def channel_count(self) -> int:
+        """How many classes of proxies are connected."""
+        return len(self._channels)
+
+    # -- commits ----------------------------------------------------------------------------------
+
+    async def publish(self) -> int:
+        """Evaluate what the last commits made dirty, then mark and wake; return sessions marked."""
+        committed_at = self._clock()
+        changed: list[_Entry] = []
+        moved: list[Node] = []
+        yielded_at = committed_at
+        for node in self._graph.take_dirty():
+            if not node.pins:
+                continue
+            self._graph.fresh(node.query, node.key)  # type: ignore[arg-type]  # a root, no cell
+            entry = self._by_node.get(node)
+            if entry is None:
+                moved.append(node)
+            elif node.changed_at != entry.changed_at:
+                changed.append(entry)
+            if self._clock() - yielded_at > YIELD_AFTER_SECONDS:
+                await asyncio.sleep(0)
+                yielded_at = self._clock()
+        woken: dict[Member, None] = {}
+        for entry in changed:
+            self._mark(entry, committed_at, woken)
+        for node in moved:
+            self._move(node, committed_at, woken)
+        for member in woken:
+            member.wake()
+        return len(woken)
+
+    def _mark(self, entry: _Entry, now: float, woken: dict[Member, None]) -> None:
+        old, entry.value = entry.value, entry.node.value
+        entry.changed_at = entry.node.changed_at
+        names: Iterable[str] | None
+        if entry.name is not None:
+            names = (entry.name,)
+        else:
+            names = changed_names(old, entry.value)
+            if not names:
+                return
+        for channel in entry.channels:
+            for member in channel.members:
+                if member.watches(entry.type_url, entry.name):
+                    member.session.changed(entry.type_url, names, now)
+                    woken[member] = None
+
+    def _move(self, node: Node, now: float, woken: dict[Member, None]) -> None:
+        for member in tuple(self._classes.get(node, ())):
+            if node.value == member.channel.proxy_class:
+                continue
+            old, new = member.channel, self._channel(node.value)
+            new.members[member] = None
+            for type_url, watch in member.session.watches.items():
+                if type_url in WILDCARD_TYPES:
+                    self._pin_wildcard(new, type_url)
+                else:
+                    self._pin_named(new, type_url, watch.subscription.names)
+            member.channel = new
+            self._depart(member, old)
+            member.session.changed_all(now)
+            woken[member] = None
+
+    # -- pins -------------------------------------------------------------------------------------
+
+    def _channel(self, proxy_class: Any) -> Channel:  # noqa: ANN401 (opaque and hashable)
+        channel = self._channels.get(proxy_class)
+        if channel is None:
+            channel = self._channels[proxy_class] = Channel(proxy_class)
+        return channel
+
+    def _depart(self, member: Member, channel: Channel) -> None:
+        del channel.members[member]
+        if channel.members:
+            for type_url, watch in member.session.watches.items():
+                if type_url not in WILDCARD_TYPES:
+                    self._unpin_named(channel, type_url, watch.subscription.names)
+            return
+        del self._channels[channel.proxy_class]
+        for entry in channel.wildcards.values():
+            self._release(entry, channel)
+        for entries in channel.named.values():
+            for entry in entries.values():
+                self._release(entry, channel)
+
+    def _pin_wildcard(self, channel: Channel, type_url: str) -> None:
+        if type_url not in channel.wildcards:
+            root = self._roots.wildcard(type_url, channel.proxy_class)
+            if root is not None:
+                channel.wildcards[type_url] = self._hold(Root(*root), type_url, None, channel)
+
+    def _pin_named(self, channel: Channel, type_url: str, names: Iterable[str]) -> None:
+        entries = channel.named.setdefault(type_url, {})
+        for name in names:
+            if name not in entries:
+                root = self._roots.named(type_url, channel.proxy_class, name)
+                if root is not None:
+                    entries[name] = self._hold(Root(*root), type_url, name, channel)
+
+    def _unpin_named(self, channel: Channel, type_url: str, names: Iterable[str]) -> None:
+        entries = channel.named.get(type_url, {})
+        for name in names:
+            if name in entries and not any(m.watches(type_url, name) for m in channel.members):
+                self._release(entries.pop(name), channel)
+
+    def _hold(self, root: Root, type_url: str, name: str | None, channel: Channel) -> _Entry:
+        entry = self._entries.get(root)
+        if entry is None:
+            node = self._graph.pin(root.query, root.key)
+            entry = self._entries[root] = _Entry(root, type_url, name, node)
+            self._by_node[node] = entry
+        entry.channels[channel] = None
+        return entry
+
+    def _release(self, entry: _Entry, channel: Channel) -> None:
+        entry.channels.pop(channel, None)
+        if not entry.channels:
+            del self._entries[entry.root]
+            del self._by_node[entry.node]
+            self._graph.unpin(entry.root.query, entry.root.key)

@@ -1,0 +1,205 @@
+"""
+Discovery over grpc.aio: ADS, the per-type services and CSDS on one port.
+
+A thin shell: messages pass as bytes in both directions, all rules are in `pilothouse.xds.streams`
+and below. Several servers may share one `Streams`, each with its own rule of who may come.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from pilothouse.errors import MeshError
+from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SDS
+from pilothouse.xds.auth import Authorize, anyone
+from pilothouse.xds.csds import ClientStatus
+from pilothouse.xds.requests import InvalidRequest, Variant
+from pilothouse.xds.streams import Streams
+from pilothouse.xds.transport import EndReason, StreamEnded
+
+_ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_CSDS: Final = "envoy.service.status.v3.ClientStatusDiscoveryService"
+
+METHODS: Final[tuple[tuple[str, str, Variant, str], ...]] = (
+    (_ADS, "StreamAggregatedResources", Variant.SOTW, ""),
+    (_ADS, "DeltaAggregatedResources", Variant.DELTA, ""),
+    *(
+        (f"envoy.service.{package}.v3.{service}DiscoveryService", f"{verb}{plural}", variant, url)
+        for package, service, plural, url in (
+            ("cluster", "Cluster", "Clusters", CDS),
+            ("endpoint", "Endpoint", "Endpoints", EDS),
+            ("listener", "Listener", "Listeners", LDS),
+            ("route", "Route", "Routes", RDS),
+            ("secret", "Secret", "Secrets", SDS),
+            ("extension", "ExtensionConfig", "ExtensionConfigs", ECDS),
+        )
+        for verb, variant in (("Stream", Variant.SOTW), ("Delta", Variant.DELTA))
+    ),
+)
+"""Service, method, variant, and the one type it serves ("" for ADS)."""
+
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
+"""An Envoy that reconnects names every resource it has, so requests are large (default 4 MB)."""
+
+OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    # Two servers on one port would split the proxies silently.
+    ("grpc.so_reuseport", 0),
+    # A proxy that vanished is noticed within 40 s; clients may ping every 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_concurrent_streams", 64),
+)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class AddressInUse(MeshError):
+    """The address cannot be listened on."""
+
+    def __init__(self, address: str, problem: str) -> None:
+        """Keep the address asked for and the system's words."""
+        super().__init__(address, problem)
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        """Say what to do."""
+        return f"cannot listen on {self.address}: {self.problem}"
+
+
+class DiscoveryServer:
+    """One port."""
+
+    def __init__(self, streams: Streams, *, authorize: Authorize = anyone) -> None:
+        """Serve `streams`; `authorize` says who may be which proxy on this port."""
+        self._streams = streams
+        self._authorize = authorize
+        self._server: Any = None
+        self.port = 0
+
+    async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """
+        Listen on ``HOST:PORT`` (port 0: any free one) and return the port.
+
+        Raises: AddressInUse: Somebody else does, or the host is not ours.
+        """
+        server = grpc.aio.server(options=OPTIONS)
+        handlers: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
+        for service, method, variant, only_type in METHODS:
+            behavior = self._discovery(variant, only_type)
+            handlers.setdefault(service, {})[method] = _stream_handler(behavior)
+        status = ClientStatus(self._streams)
+        handlers[_CSDS] = {
+            "StreamClientStatus": _stream_handler(_status_stream(status)),
+            "FetchClientStatus": grpc.unary_unary_rpc_method_handler(_status_call(status)),
+        }
+        server.add_generic_rpc_handlers(
+            tuple(
+                grpc.method_handlers_generic_handler(service, methods)
+                for service, methods in handlers.items()
+            )
+        )
+        try:
+            if credentials is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise AddressInUse(address, "it is in use, or not an address of this host") from error
+        await server.start()
+        self._server = server
+        return self.port
+
+    async def stop(self, grace_seconds: float = 1.0) -> None:
+        """End every stream of `streams` with UNAVAILABLE, then the server."""
+        self._streams.close()
+        if self._server is not None:
+            await self._server.stop(grace_seconds)
+
+    def _discovery(
+        self, variant: Variant, only_type: str
+    ) -> Callable[[object, Context], Awaitable[None]]:
+        async def serve(_requests: object, context: Context) -> None:
+            transport = GrpcTransport(context)
+            try:
+                await self._streams.serve(transport, variant, self._authorize, only_type)
+            except StreamEnded as ended:
+                await context.abort(_STATUS[ended.reason], ended.text)
+
+        return serve
+
+
+_STATUS: Final[Mapping[EndReason, grpc.StatusCode]] = {
+    reason: grpc.StatusCode[reason.value] for reason in EndReason
+}
+
+
+class GrpcTransport:
+    """A stream carried by grpc.aio; `send` returns when the bytes have passed flow control."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context) -> None:
+        """Wrap the context of a stream whose messages are plain bytes."""
+        self._context = context
+
+    @property
+    def peer(self) -> str:
+        """The address of the client, as ``ipv4:HOST:PORT``."""
+        return str(self._context.peer())
+
+    @property
+    def peer_properties(self) -> Mapping[str, Iterable[bytes]]:
+        """The auth context; empty on a plaintext port."""
+        return self._context.auth_context()
+
+    async def receive(self) -> bytes | None:
+        """Return the next message, None at the end."""
+        data: object = await self._context.read()  # a marker of its own at the end
+        return data if isinstance(data, bytes) else None
+
+    async def send(self, data: bytes) -> None:
+        """
+        Write a message.
+
+        Raises: ConnectionError: The client is gone.
+        """
+        try:
+            await self._context.write(data)
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise ConnectionError("the stream is closed") from error
+
+
+def _stream_handler(behavior: Any) -> "grpc.RpcMethodHandler[bytes, bytes]":  # noqa: ANN401
+    return grpc.stream_stream_rpc_method_handler(behavior)
+
+
+def _status_stream(status: ClientStatus) -> Callable[[object, Context], Awaitable[None]]:
+    async def serve(_requests: object, context: Context) -> None:
+        transport = GrpcTransport(context)
+        while (data := await transport.receive()) is not None:
+            try:
+                await transport.send(status.answer(data))
+            except InvalidRequest as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    return serve
+
+
+def _status_call(status: ClientStatus) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def call(data: bytes, context: Context) -> bytes:
+        try:
+            return status.answer(data)
+        except InvalidRequest as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+
+    return call

@@ -1,0 +1,266 @@
+"""
+The life of discovery streams: let in, read, write, end.
+
+One writer per stream asks the session for the next message only when the last has drained, so a
+client that does not read holds one message and no queue. No stream is answered before the config
+has been read once: streams that come earlier are held open, `ready_within_seconds` at most, which
+spares proxies the back-off of a refused reconnect.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+from pilothouse.errors import MeshError
+from pilothouse.model.proxies import Proxy
+from pilothouse.model.resource import Resource
+from pilothouse.xds.auth import Authorize, NotAuthorized
+from pilothouse.xds.node import read_proxy
+from pilothouse.xds.observer import Observer, SilentObserver
+from pilothouse.xds.publisher import Member, Publisher
+from pilothouse.xds.requests import InvalidRequest, Request, Variant
+from pilothouse.xds.status import StreamInfo, StreamStatus, resources_of, type_status
+from pilothouse.xds.transport import EndReason, StreamEnded, Transport
+from pilothouse.xds.wire import frame, parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """Bounds on what a stream may wait for."""
+
+    ready_within_seconds: float = 30.0
+    first_request_within_seconds: float = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """A stream that was let in."""
+
+    info: StreamInfo
+    member: Member
+    transport: Transport
+    wake: asyncio.Event
+    only_type: str
+    fault: StreamEnded | None = None
+
+
+class Streams:
+    """All discovery streams of one control plane, whatever port they came by."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        observer: Observer | None = None,
+        limits: StreamLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve what `publisher` publishes. `clock` must be the publisher's."""
+        self._publisher = publisher
+        self._observer = observer or SilentObserver()
+        self._limits = limits or StreamLimits()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._numbers = count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._ready = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def set_ready(self) -> None:
+        """Begin to answer: the config has been read once."""
+        self._ready.set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether streams are answered."""
+        return self._ready.is_set()
+
+    def close(self) -> None:
+        """End every stream, and new ones at once."""
+        self._closing.set()
+        self._ready.set()
+        for stream in self._streams.values():
+            stream.wake.set()
+
+    def __len__(self) -> int:
+        """Count the streams that were let in."""
+        return len(self._streams)
+
+    def status(self) -> Iterator[StreamStatus]:
+        """Yield the state of every stream, oldest first."""
+        for stream in self._streams.values():
+            watches = stream.member.session.watches.values()
+            yield StreamStatus(
+                stream=stream.info,
+                proxy_class=stream.member.channel.proxy_class,
+                types=tuple(map(type_status, watches)),
+            )
+
+    def resources(self, proxy_id: str) -> dict[str, tuple[Resource, ...]] | None:
+        """Return what a proxy has, by type; None if it is not connected."""
+        sessions = [
+            stream.member.session
+            for stream in self._streams.values()
+            if stream.info.proxy.id == proxy_id
+        ]
+        return resources_of(sessions) if sessions else None
+
+    # -- one stream -------------------------------------------------------------------------------
+
+    async def serve(
+        self, transport: Transport, variant: Variant, authorize: Authorize, only_type: str = ""
+    ) -> None:
+        """
+        Serve a stream until one side ends it; `only_type` is the type of a per-type service.
+
+        Raises: StreamEnded: The server ends it, with a status.
+        """
+        try:
+            stream, request = await self._let_in(transport, variant, authorize, only_type)
+        except StreamEnded as ended:
+            self._observer.refused(transport.peer, ended.text)
+            raise
+        if stream is None or request is None:
+            return
+        self._streams[stream.info.number] = stream
+        self._observer.connected(stream.info)
+        reason = "cancelled"
+        try:
+            await self._converse(stream, request)
+            reason = stream.fault.text if stream.fault else ""
+        finally:
+            del self._streams[stream.info.number]
+            self._publisher.leave(stream.member)
+            self._observer.disconnected(stream.info, reason)
+        if stream.fault is not None:
+            raise stream.fault
+
+    async def _let_in(
+        self, transport: Transport, variant: Variant, authorize: Authorize, only_type: str
+    ) -> tuple[_Stream | None, Request | None]:
+        try:
+            async with asyncio.timeout(self._limits.first_request_within_seconds):
+                data = await transport.receive()
+        except TimeoutError:
+            text = "no discovery request came"
+            raise StreamEnded(EndReason.DEADLINE_EXCEEDED, text) from None
+        if data is None:
+            return None, None
+        try:
+            request, node = parse(variant, data)
+            proxy = read_proxy(node)
+            authorize(transport.peer_properties, proxy)
+        except InvalidRequest as error:
+            raise StreamEnded(EndReason.INVALID_ARGUMENT, str(error)) from error
+        except NotAuthorized as error:
+            raise StreamEnded(EndReason.PERMISSION_DENIED, str(error)) from error
+        await self._wait_until_ready()
+        return self._open(transport, variant, proxy, only_type), request
+
+    async def _wait_until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.ready_within_seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            text = "the config has not been read yet"
+            raise StreamEnded(EndReason.UNAVAILABLE, text) from None
+        if self._closing.is_set():
+            raise StreamEnded(EndReason.UNAVAILABLE, "the control plane is shutting down")
+
+    def _open(
+        self, transport: Transport, variant: Variant, proxy: Proxy, only_type: str
+    ) -> _Stream:
+        wake = asyncio.Event()
+        try:
+            member = self._publisher.join(proxy, variant, wake.set)
+        except MeshError as error:
+            raise StreamEnded(EndReason.INTERNAL, str(error)) from error
+        info = StreamInfo(
+            number=next(self._numbers),
+            proxy=proxy,
+            peer=transport.peer,
+            variant=variant,
+            connected_at_epoch_seconds=self._wall_clock(),
+        )
+        return _Stream(info, member, transport, wake, only_type)
+
+    async def _converse(self, stream: _Stream, first: Request) -> None:
+        """Read and write until either ends; what went wrong is left in `stream.fault`."""
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(self._read(stream, first))
+            writer = tasks.create_task(self._write(stream))
+            reader.add_done_callback(lambda _: writer.cancel())
+            writer.add_done_callback(lambda _: reader.cancel())
+
+    async def _read(self, stream: _Stream, request: Request) -> None:
+        variant = stream.info.variant
+        while True:
+            try:
+                self._receive(stream, request)
+                data = await stream.transport.receive()
+                if data is None:
+                    return
+                request, _ = parse(variant, data)
+            except InvalidRequest as error:
+                stream.fault = StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
+                return
+
+    def _receive(self, stream: _Stream, request: Request) -> None:
+        request = _of_type(request, stream.only_type)
+        effects = stream.member.receive(request, self._clock())
+        if effects.acked is not None:
+            self._observer.acked(stream.info, effects.acked)
+        if effects.nack is not None:
+            found = effects.rejected
+            self._observer.rejected(stream.info, effects.type_url, effects.nack, found)
+        if effects.is_stale:
+            self._observer.stale(stream.info, effects.type_url)
+        stream.wake.set()
+
+    async def _write(self, stream: _Stream) -> None:
+        variant, member, wake = stream.info.variant, stream.member, stream.wake
+        while True:
+            if self._closing.is_set():
+                text = "the control plane is shutting down"
+                stream.fault = StreamEnded(EndReason.UNAVAILABLE, text)
+                return
+            wake.clear()
+            now = self._clock()
+            message = member.next_message(now)
+            if message is None:
+                await _wait(wake, member.session.wake_at(now), now)
+                continue
+            data = frame(variant, message)
+            try:
+                await stream.transport.send(data)
+            except ConnectionError:
+                return
+            count_sent = len(message.resources) + len(message.removed)
+            self._observer.pushed(stream.info, message.type_url, count_sent, len(data))
+
+
+async def _wait(wake: asyncio.Event, until: float | None, now: float) -> None:
+    if until is None:
+        await wake.wait()
+        return
+    try:
+        async with asyncio.timeout(until - now):
+            await wake.wait()
+    except TimeoutError:
+        return
+
+
+def _of_type(request: Request, only_type: str) -> Request:
+    """Return the request with its type filled in, as clients of per-type services may omit it."""
+    if not only_type:
+        if not request.type_url:
+            raise InvalidRequest("the request names no resource type")
+        return request
+    if request.type_url and request.type_url != only_type:
+        raise InvalidRequest(f"this service serves {only_type} only, not {request.type_url[:128]}")
+    return request if request.type_url else replace(request, type_url=only_type)
