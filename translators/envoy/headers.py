@@ -13,6 +13,7 @@ from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
 from pilothouse.api.virtual_service import HeaderOperations, Headers
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.translators.envoy.header_formats import acceptable
 
 _AUTHORITY: Final = frozenset({":authority", "host"})
 _OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -59,28 +60,24 @@ def header_changes(wanted: Headers | None) -> HeaderChanges:
     )
 
 
-def unchangeable(wanted: Headers | None, ref: ConfigRef) -> Iterator[Finding]:
-    """Say which operations of the headers at `ref` have no effect."""
+def header_findings(wanted: Headers | None, ref: ConfigRef) -> Iterator[Finding]:
+    """Say which operations of the headers at `ref` are not done, or not as written."""
     if wanted is None:
         return
     for side, operations in (("request", wanted.request), ("response", wanted.response)):
         if operations is None:
             continue
+        place = ref.at(f"{ref.path}.{side}")
         settable = _AUTHORITY if side == "request" else frozenset[str]()
-        for verb, names, allowed in (
-            ("set", operations.set, settable),
-            ("add", operations.add, settable),
-            ("remove", operations.remove, frozenset[str]()),
-        ):
-            for name in names:
-                if _is_internal(name) and name.lower() not in allowed:
-                    yield Finding(
-                        Severity.WARNING,
-                        "HeaderNotChangeable",
-                        ref.at(f"{ref.path}.{side}.{verb}"),
-                        f"Envoy does not let a route change {name!r} of a {side}; left out.",
-                        "Remove it; for the path or authority of requests use rewrite.",
-                    )
+        for verb, values in (("set", operations.set), ("add", operations.add)):
+            for name, value in values.items():
+                if _is_internal(name) and name.lower() not in settable:
+                    yield _unchangeable(place, verb, name, side)
+                elif not _is_internal(name) and acceptable(value) != value:
+                    yield _unknown_format(place, verb, name, value)
+        for name in operations.remove:
+            if _is_internal(name):
+                yield _unchangeable(place, "remove", name, side)
 
 
 def _options(
@@ -89,7 +86,8 @@ def _options(
     for name in sorted(headers):
         if not _is_internal(name):
             yield base_pb2.HeaderValueOption(
-                header=base_pb2.HeaderValue(key=name, value=headers[name]), append_action=action
+                header=base_pb2.HeaderValue(key=name, value=acceptable(headers[name])),
+                append_action=action,
             )
 
 
@@ -100,3 +98,24 @@ def _authority(headers: Mapping[str, str]) -> str:
 
 def _is_internal(name: str) -> bool:
     return name.startswith(":") or name.lower() == "host"
+
+
+def _unchangeable(place: ConfigRef, verb: str, name: str, side: str) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "HeaderNotChangeable",
+        place.at(f"{place.path}.{verb}"),
+        f"Envoy does not let a route {verb} {name!r} of a {side}; left out.",
+        "Remove it; for the path or authority of requests use rewrite.",
+    )
+
+
+def _unknown_format(place: ConfigRef, verb: str, name: str, value: str) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "HeaderFormatUnknown",
+        place.at(f"{place.path}.{verb}"),
+        f"In {value!r} for {name} a percent sign starts no command that Envoy knows; "
+        "it is sent as a percent sign.",
+        "Write %% for a percent sign, or correct the command.",
+    )

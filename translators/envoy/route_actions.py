@@ -16,7 +16,7 @@ from pilothouse.api.virtual_service import (
 )
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.translators.envoy.hash_policies import distinct, hash_policy
-from pilothouse.translators.envoy.headers import header_changes, unchangeable
+from pilothouse.translators.envoy.headers import header_changes, header_findings
 from pilothouse.translators.envoy.mirrors import mirror_policies
 from pilothouse.translators.envoy.retries import retry_policy
 from pilothouse.translators.envoy.route_context import Report, RouteContext, RouteTarget
@@ -49,7 +49,7 @@ def set_action(
     requests meant for them do not fall through to later rules.
     """
     changes = header_changes(rule.headers)
-    _report_unchangeable(rule, ref, report)
+    _report_headers(rule, ref, report)
     changes.append_to(route)
     if rule.redirect is not None:
         _redirect(route, rule.redirect, context.listener_port, ref, report)
@@ -173,13 +173,13 @@ def _direct_response(route: Route, wanted: HttpDirectResponse) -> None:
         action.body.inline_bytes = wanted.body.bytes_
 
 
-def _report_unchangeable(rule: HttpRoute, ref: ConfigRef, report: Report) -> None:
-    for finding in unchangeable(rule.headers, ref.at(f"{ref.path}.headers")):
+def _report_headers(rule: HttpRoute, ref: ConfigRef, report: Report) -> None:
+    for finding in header_findings(rule.headers, ref.at(f"{ref.path}.headers")):
         report(finding)
     for index, destination in enumerate(rule.route):
         if destination.headers is not None:
             place = ref.at(f"{ref.path}.route[{index}].headers")
-            for finding in unchangeable(destination.headers, place):
+            for finding in header_findings(destination.headers, place):
                 report(finding)
 
 

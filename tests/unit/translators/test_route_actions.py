@@ -139,6 +139,50 @@ def test_headers_that_envoy_does_not_change():
     }
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "plain",
+        "100%%",
+        "%PROTOCOL%",
+        "a%%b%PROTOCOL%",
+        "%REQ(x-a?:path):3%",
+        "%START_TIME(%Y-%m-%d)%",
+        "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "%METADATA(ROUTE:istio:config)%",
+    ],
+)
+def test_header_values_that_envoy_fills_in(value):
+    """VS-22: as written."""
+    route = build_one({**TO_A, "headers": {"request": {"set": {"x-a": value}}}})
+    assert route["request_headers_to_add"][0]["header"]["value"] == value
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("100%", "100%%"),
+        ("%", "%%"),
+        ("%%%", "%%%%"),
+        ("50% of %PROTOCOL%", "50%% of %PROTOCOL%"),
+        ("%NO_SUCH%", "%%NO_SUCH%%"),
+        ("%REQ%", "%%REQ%%"),
+        ("%REQ(x", "%%REQ(x"),
+        ("%REQ(a b)%", "%%REQ(a b)%%"),
+        ("%PROTOCOL:3%", "%%PROTOCOL:3%%"),
+        ("%METADATA(X:y)%", "%%METADATA(X:y)%%"),
+    ],
+)
+def test_header_values_that_envoy_would_refuse(value, sent):
+    """VS-22: one stray percent sign would cost the proxy all its routes; it is sent as such."""
+    (route,), (finding,) = build({**TO_A, "headers": {"request": {"set": {"x-a": value}}}})
+    assert route["request_headers_to_add"][0]["header"]["value"] == sent
+    assert (finding.code, finding.ref.path) == (
+        "HeaderFormatUnknown",
+        "spec.http[0].headers.request.set",
+    )
+
+
 @pytest.mark.parametrize("uri", [{"prefix": "/old"}, {"exact": "/old"}, {"regex": "/old.*"}])
 def test_rewrite_of_the_path(uri):
     """VS-26: Envoy's prefix_rewrite replaces what matched, a prefix or the whole path."""

@@ -7,6 +7,7 @@ from route_building import context, from_data, virtual_service
 
 from pilothouse.api.destination_rule import ConsistentHash
 from pilothouse.graph.findings import Finding
+from pilothouse.translators.envoy.header_formats import acceptable
 from pilothouse.translators.envoy.routes import source_label_keys, virtual_service_routes
 
 HASHES = {
@@ -179,3 +180,17 @@ def test_routes_are_those_of_the_rules_before_the_first_catch_all(written):
     for count in range(len(written)):
         part, _ = encoded(written[:count])
         assert whole[: len(part)] == part
+
+
+formats = st.text("%REQ(x):3PTOCL", max_size=16) | st.from_regex(
+    r"(%(REQ|START_TIME|PROTOCOL|METADATA|FILTER_STATE)(\([%a-zA-Z:?]*\))?(:[0-9])?%){1,3}",
+    fullmatch=True,
+)
+
+
+@given(formats)
+def test_a_corrected_header_value_needs_no_second_correction(text):
+    """VS-22: what is sent differs from what is written in percent signs only."""
+    once = acceptable(text)
+    assert acceptable(once) == once
+    assert once.replace("%", "") == text.replace("%", "")
