@@ -1,7 +1,7 @@
 """Laws of route building, for any rule that validation lets through."""
 
 from envoy_constraints import violations
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from route_building import context, from_data, virtual_service
 
@@ -142,6 +142,7 @@ def encoded(written, **changes):
     return [route.SerializeToString(deterministic=True) for route in routes], findings
 
 
+@settings(deadline=None)  # a busy machine is no counterexample
 @given(rule_lists)
 def test_envoy_would_take_every_route(written):
     """Whatever is written, no route costs a proxy its route configuration."""
@@ -150,6 +151,7 @@ def test_envoy_would_take_every_route(written):
         assert list(violations(route)) == []
 
 
+@settings(deadline=None)
 @given(rule_lists)
 def test_equal_rules_make_equal_bytes(written):
     """Nothing but the rules and the context decides, so equal content is never sent twice."""
@@ -163,6 +165,7 @@ def test_equal_rules_make_equal_bytes(written):
     assert encoded(written) == encoded(reordered)
 
 
+@settings(deadline=None)
 @given(rule_lists, labels)
 def test_labels_that_are_not_read_change_nothing(written, more):
     """VS-15: clients that agree on the labels a VirtualService reads may share its routes."""
@@ -173,6 +176,7 @@ def test_labels_that_are_not_read_change_nothing(written, more):
     )
 
 
+@settings(deadline=None)
 @given(rule_lists)
 def test_routes_are_those_of_the_rules_before_the_first_catch_all(written):
     """VS-04: what follows a route for everything is not sent, and adding rules changes no route."""
@@ -188,6 +192,7 @@ formats = st.text("%REQ(x):3PTOCL", max_size=16) | st.from_regex(
 )
 
 
+@settings(deadline=None)
 @given(formats)
 def test_a_corrected_header_value_needs_no_second_correction(text):
     """VS-22: what is sent differs from what is written in percent signs only."""
