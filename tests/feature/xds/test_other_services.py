@@ -1,0 +1,216 @@
+"""The per-type services, CSDS, and what observers and registries are told."""
+
+import asyncio
+
+import grpc
+import pytest
+from fake_proxy import NODE_ID, FakeProxy, node
+from xds_catalog import running, service
+
+from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
+from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
+from pilothouse._pb.envoy.service.status.v3 import csds_pb2
+from pilothouse._pb.envoy.type.matcher.v3.string_pb2 import StringMatcher
+from pilothouse.model.resource import CDS, EDS, LDS, RDS
+from pilothouse.xds.auth import NotAuthorized
+from pilothouse.xds.observer import SilentObserver
+from pilothouse.xds.server import METHODS, AddressInUse, DiscoveryServer
+
+CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService/"
+
+
+@pytest.mark.parametrize(
+    ("package", "service_name", "plural", "type_url"),
+    [
+        ("cluster", "Cluster", "Clusters", CDS),
+        ("endpoint", "Endpoint", "Endpoints", EDS),
+        ("listener", "Listener", "Listeners", LDS),
+        ("route", "Route", "Routes", RDS),
+    ],
+)
+@pytest.mark.parametrize("verb", ["Stream", "Delta"])
+async def test_a_stream_of_one_type(package, service_name, plural, type_url, verb):
+    """Issue 2 item 4: a type on a stream of its own, whose requests may omit the type."""
+    method = f"/envoy.service.{package}.v3.{service_name}DiscoveryService/{verb}{plural}"
+    names = [] if type_url in {CDS, LDS} else ["a"]
+    if verb == "Delta":
+        request = pb.DeltaDiscoveryRequest(node=node(), resource_names_subscribe=names)
+    else:
+        request = pb.DiscoveryRequest(node=node(), resource_names=names)
+    async with running() as here, grpc.aio.insecure_channel(here.address) as channel:
+        await here.put(*service("a"))
+        call = channel.stream_stream(method)()
+        await call.write(request.SerializeToString())
+        data = await call.read()
+        response = (pb.DeltaDiscoveryResponse if verb == "Delta" else pb.DiscoveryResponse)()
+        response.ParseFromString(data)
+        assert response.type_url == type_url
+        assert len(response.resources) == 1
+        request = type(request)(type_url=RDS if type_url != RDS else CDS)
+        await call.write(request.SerializeToString())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_every_service_of_the_protocol_is_there():
+    """SotW and delta of ADS and six types; two methods never share a path."""
+    paths = [f"/{service_name}/{method}" for service_name, method, _, _ in METHODS]
+    assert len(paths) == len(set(paths)) == 14
+
+
+async def test_csds_shows_what_was_sent_and_what_was_refused():
+    """Issue 2 item 4: CSDS."""
+
+    def reject(type_url, name, message):
+        return "no good" if type_url == CDS and message.alt_stat_name == "bad" else None
+
+    async with running() as here:
+        await here.put(*service("a"), *service("b"))
+        async with FakeProxy(here.address, reject=reject) as proxy:
+            await proxy.until(lambda p: p.is_complete and len(p.routes) == 2)
+            await here.put((CDS, "a", "bad"))
+            await _eventually(lambda: any(_rejected(here)))
+            response = await _status(here, csds_pb2.ClientStatusRequest())
+            (config,) = response.config
+            assert config.node.id == NODE_ID
+            by_name = {(c.type_url, c.name): c for c in config.generic_xds_configs}
+            assert by_name[CDS, "a"].error_state.details.endswith("no good")
+            assert by_name[CDS, "a"].config_status == csds_pb2.ERROR
+            assert by_name[CDS, "b"].config_status == csds_pb2.SYNCED
+            shown = Cluster.FromString(by_name[CDS, "a"].xds_config.value)
+            assert shown.alt_stat_name == "1", "the version in use is shown, not the refused one"
+            assert (RDS, "b") in by_name
+
+
+async def test_csds_matches_node_ids():
+    """Node matchers choose proxies; contents may be left out."""
+    async with running() as here, FakeProxy(here.address) as proxy:
+        await here.put(*service("a"))
+        await proxy.until(lambda p: "a" in p.routes)
+        request = csds_pb2.ClientStatusRequest(exclude_resource_contents=True)
+        request.node_matchers.add(node_id=StringMatcher(prefix="sidecar~10."))
+        (config,) = (await _status(here, request)).config
+        assert not any(c.HasField("xds_config") for c in config.generic_xds_configs)
+        request.node_matchers[0].node_id.exact = "somebody else"
+        assert not (await _status(here, request)).config
+        request.node_matchers[0].node_id.safe_regex.regex = ".*"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _status(here, request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Recorder(SilentObserver):
+    def __init__(self):
+        self.events = []
+
+    def connected(self, stream):
+        self.events.append(("connected", stream.proxy.name))
+
+    def disconnected(self, stream, reason):
+        self.events.append(("disconnected", reason))
+
+    def refused(self, peer, reason):
+        self.events.append(("refused", reason))
+
+    def pushed(self, stream, type_url, count, size_bytes):
+        assert size_bytes > 0
+        self.events.append(("pushed", type_url, count))
+
+    def acked(self, stream, acked):
+        assert acked.round_trip_seconds >= 0
+        self.events.append(("acked", acked.type_url, acked.convergence_seconds))
+
+    def rejected(self, stream, type_url, error, found):
+        self.events.append(("rejected", type_url, tuple(r.name for r in found)))
+
+
+async def test_observers_see_the_life_of_a_stream():
+    """XP-*, PU-11: pushes, ACKs with the time from commit to ACK, rejections, the end."""
+    seen = Recorder()
+
+    def reject(type_url, name, message):
+        return "no good" if type_url == CDS and message.alt_stat_name == "bad" else None
+
+    async with running(observer=seen) as here:
+        await here.put(*service("a"))
+        async with FakeProxy(here.address, reject=reject) as proxy:
+            await proxy.until(lambda p: p.is_complete)
+            await _eventually(lambda: len([e for e in seen.events if e[0] == "acked"]) == 4)
+            assert seen.events[0] == ("connected", "client-1")
+            assert all(e[2] is None for e in seen.events if e[0] == "acked"), "answers, no pushes"
+            seen.events.clear()
+            await here.put((EDS, "a", "10.0.0.5"))
+            await _eventually(lambda: len(seen.events) == 2)
+            (_, _, count), (what, type_url, seconds) = seen.events
+            assert (count, what, type_url) == (1, "acked", EDS)
+            assert 0 < seconds < 5
+            await here.put((CDS, "a", "bad"))
+            await _eventually(lambda: ("rejected", CDS, ("a",)) in seen.events)
+        await _eventually(lambda: seen.events[-1][0] == "disconnected")
+
+
+async def test_the_registry_tells_how_far_each_proxy_is():
+    """/debug/syncz: versions, nonces and resources by type, and the class."""
+    async with running() as here:
+        await here.put(*service("a"))
+        async with FakeProxy(here.address, node=node(metadata={"LABELS": {"class": "x"}})) as proxy:
+            await proxy.until(lambda p: p.is_complete)
+            await _eventually(lambda: all(t.state == "SYNCED" for t in _types(here)))
+            (status,) = here.streams.status()
+            assert status.proxy_class == "x"
+            assert [t.type_url for t in status.types] == [CDS, EDS, LDS, RDS]
+            assert all(t.sent_nonce == t.acked_nonce and t.resource_count == 1 for t in status.types)
+            held = here.streams.resources(NODE_ID)
+            assert {type_url: len(found) for type_url, found in held.items()} == dict.fromkeys(
+                (CDS, EDS, LDS, RDS), 1
+            )
+            assert here.streams.resources("somebody else") is None
+        await _eventually(lambda: not list(here.streams.status()))
+
+
+async def test_a_peer_may_only_be_who_the_rule_lets_it_be():
+    """XP-03: the rule of the port is asked before anything is sent."""
+    seen = Recorder()
+
+    def nobody(peer, proxy):
+        raise NotAuthorized(f"not {proxy.name}")
+
+    async with running(authorize=nobody, observer=seen) as here:
+        async with FakeProxy(here.address) as proxy:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await proxy.until(lambda p: p.messages)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert seen.events == [("refused", "not client-1")]
+
+
+async def test_a_port_in_use_is_named():
+    """A second server on the port is refused rather than sharing the proxies."""
+    async with running() as here:
+        second = DiscoveryServer(here.streams)
+        with pytest.raises(AddressInUse, match=here.address):
+            await second.start(here.address)
+
+
+def _types(here):
+    return [t for status in here.streams.status() for t in status.types]
+
+
+def _rejected(here):
+    return [r for t in _types(here) for r in t.rejected]
+
+
+async def _status(here, request):
+    async with grpc.aio.insecure_channel(here.address) as channel:
+        call = channel.unary_unary(CSDS + "FetchClientStatus")
+        data = await call(request.SerializeToString())
+        stream = channel.stream_stream(CSDS + "StreamClientStatus")()
+        await stream.write(request.SerializeToString())
+        assert await stream.read() == data
+        return csds_pb2.ClientStatusResponse.FromString(data)
+
+
+async def _eventually(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
