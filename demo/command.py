@@ -91,6 +91,8 @@ async def _show(
         except DemoError as error:
             screen.say(f"[red]{escape(str(error))}[/red]")
             return FAILED
+        except SystemExit:
+            return FAILED  # rich, when whoever read our output has gone
         screen.say("")
         if seen:
             screen.say("[green]All stages were seen in traffic.[/green] Everything is stopped.")

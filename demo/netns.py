@@ -121,6 +121,9 @@ class NetworkNamespaces:
         self._guard = subprocess.Popen(  # noqa: S603 (our own script)
             [sys.executable, "-I", "-S", str(Path(guard.__file__)), self._owner],
             stdin=subprocess.PIPE,
+            # It must not keep open what our reader waits on to end.
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         self._make(

@@ -5,6 +5,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.rule import Rule
@@ -15,7 +16,7 @@ from rich.text import Text
 from pilothouse.demo.story import JASON, Outcome, Stage
 from pilothouse.demo.traffic import Seen
 
-_BAR_CELLS: Final = 6
+_BAR_CELLS: Final = 5
 _VERSIONS: Final = ("v1", "v2", "v3")
 
 
@@ -72,7 +73,7 @@ class RichScreen:
         self._console.print(_table(outcome.anyone, outcome.jason))
         if outcome.applied is not None:
             first = (
-                f"; the first request that saw it began after {_ms(outcome.first_seen)}"
+                f"; the first answer that showed it came after {_ms(outcome.first_seen)}"
                 if outcome.first_seen is not None
                 else ""
             )
@@ -93,15 +94,15 @@ class RichScreen:
 
 
 def _table(anyone: Seen, jason: Seen) -> Table:
-    table = Table()
+    # Fits in 80 columns.
+    table = Table(box=box.SIMPLE)
     table.add_column("reader")
-    table.add_column("requests", justify="right")
+    table.add_column("seen", justify="right")
     for version in _VERSIONS:
-        table.add_column(f"reviews {version}", no_wrap=True)
+        table.add_column(version, no_wrap=True)
     table.add_column("status")
     table.add_column("ratings")
     table.add_column("median", justify="right")
-    table.add_column("p99", justify="right")
     for name, seen in (("anyone", anyone), (JASON, jason)):
         table.add_row(
             name,
@@ -110,7 +111,6 @@ def _table(anyone: Seen, jason: Seen) -> Table:
             _codes(seen.statuses),
             _codes(seen.ratings),
             f"{seen.median_seconds * 1000:.0f} ms",
-            f"{seen.p99_seconds * 1000:.0f} ms",
         )
     return table
 

@@ -60,8 +60,8 @@ class Outcome:
     What a stage came to.
 
     `applied` is from the rename of the file to the last Envoy's new routes, `first_seen` from the
-    rename to the start of the first request that saw the difference; None where nothing was edited
-    or the difference cannot be told from one request.
+    rename to the end of the first request that saw the difference; None where nothing was edited or
+    the difference cannot be told from one request.
     """
 
     stage: Stage
@@ -254,7 +254,7 @@ async def _watch(
 def _first_seen(traffic: Traffic, stage: Stage, edited: float) -> timedelta | None:
     if stage.is_new is None:
         return None
-    new = [sample.started for sample in traffic.since(edited) if stage.is_new(sample)]
+    new = [sample.ended for sample in traffic.since(edited) if stage.is_new(sample)]
     return timedelta(seconds=min(new) - edited) if new else None
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import median
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -36,6 +37,11 @@ class Sample:
     version: str = ""
     ratings_status: int | None = None
 
+    @property
+    def ended(self) -> float:
+        """When the answer was complete, on the same clock as `started`."""
+        return self.started + self.latency_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -46,7 +52,6 @@ class Seen:
     statuses: Counter[int]
     ratings: Counter[int]
     median_seconds: float
-    p99_seconds: float
 
     def share(self, version: str) -> float:
         """Part of all requests that this version of reviews answered, 0 to 1."""
@@ -56,14 +61,12 @@ class Seen:
 def summarise(samples: Iterable[Sample]) -> Seen:
     """Sum up `samples`."""
     kept = list(samples)
-    latencies = sorted(sample.latency_seconds for sample in kept)
     return Seen(
         count=len(kept),
         versions=Counter(sample.version for sample in kept if sample.version),
         statuses=Counter(sample.status for sample in kept),
         ratings=Counter(s.ratings_status for s in kept if s.ratings_status is not None),
-        median_seconds=_quantile(latencies, 0.5),
-        p99_seconds=_quantile(latencies, 0.99),
+        median_seconds=median(s.latency_seconds for s in kept) if kept else 0.0,
     )
 
 
@@ -84,7 +87,7 @@ class Traffic:
         readers: dict[str, int],
         *,
         connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
-        pause_seconds: float = 0.01,
+        pause_seconds: float = 0.025,
     ) -> None:
         self._url = url
         self._readers = readers
@@ -164,7 +167,3 @@ def _sample(
         version=body.get("version", ""),
         ratings_status=body.get("ratings_status"),
     )
-
-
-def _quantile(values: list[float], part: float) -> float:
-    return values[min(len(values) - 1, int(len(values) * part))] if values else 0.0

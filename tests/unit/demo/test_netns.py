@@ -99,8 +99,10 @@ async def test_traffic_is_intercepted_on_both_sides(
 
 def test_closing_removes_every_namespace(namespaces: NetworkNamespaces) -> None:
     made = namespaces.add("a", "10.244.77.11")
-    with subprocess.Popen(["ip", "netns", "exec", made.name, "sleep", "1000"]) as inside:
-        assert made.path.exists()
+    sleep = ["ip", "netns", "exec", made.name, "sh", "-c", "echo in; exec sleep 1000"]
+    with subprocess.Popen(sleep, stdout=subprocess.PIPE) as inside:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == b"in\n"
 
         namespaces.close()
 
@@ -119,9 +121,8 @@ async def test_a_killed_maker_leaves_nothing() -> None:
     maker = await asyncio.create_subprocess_exec(
         sys.executable, "-c", text, stdout=asyncio.subprocess.PIPE
     )
-    assert maker.stdout is not None
-    hub = (await maker.stdout.readline()).decode().strip()
-    await maker.wait()
+    said, _ = await maker.communicate()
+    hub = said.decode().strip()
     owner = hub.removeprefix(f"/run/netns/{guard.PREFIX}").removesuffix("-hub")
     assert owner.startswith(f"{maker.pid}.")
 
