@@ -8,6 +8,9 @@ from pilothouse.graph.findings import Finding, Severity
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
+_PIPE_COLUMNS = 4_000
+"""In a pipe a row is a line, however long."""
+
 
 def print_json(value: object) -> None:
     """Print indented JSON."""
@@ -30,11 +33,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     console = Console()
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    if not console.is_terminal:
+        console = Console(width=_PIPE_COLUMNS)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
 
 

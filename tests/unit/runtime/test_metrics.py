@@ -71,8 +71,9 @@ def test_changes_are_sorted_as_istio_does() -> None:
 def test_own_metrics() -> None:
     """Work of the graph and findings are counted under our own names."""
     metrics = Metrics()
-    metrics.published({"model.services.service": 4}, 0.01)
-    metrics.published({"model.services.service": 1}, 0.01)
+    metrics.recomputed({"model.services.service": 4})
+    metrics.recomputed({"model.services.service": 1})
+    metrics.published(0.01)
     metrics.found({Severity.ERROR: 2})
     metrics.acknowledged(EDS, 0.02)
     metrics.converged(0.02)

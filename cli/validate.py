@@ -1,0 +1,65 @@
+"""``pilothouse validate``: check files as the server would, without one."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pilothouse.cli.lazy import Exit
+from pilothouse.cli.output import print_findings, print_json, print_yaml
+from pilothouse.graph.findings import Severity
+from pilothouse.runtime.reports import finding_data
+
+
+@click.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE...",
+    type=click.Path(path_type=Path, exists=True, allow_dash=True),
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
+@click.option("--strict", is_flag=True, help="Fail for warnings too.")
+def validate(*, files: tuple[Path, ...], output: str, strict: bool) -> int:
+    """Check files of config; folders are searched, - is standard input.
+
+    Finds what the server would find in each object by itself. The exit code is 1 if there are
+    errors, else 0.
+    """
+    from pilothouse.providers.validate import validate_texts  # noqa: PLC0415 (start-up time)
+
+    texts = list(_read(files))
+    if not texts:
+        raise click.ClickException("There is no .yaml, .yml or .json file there.")
+    findings = validate_texts(texts)
+    if output == "json":
+        print_json([finding_data(finding) for finding in reversed(findings)])
+    elif output == "yaml":
+        print_yaml([finding_data(finding) for finding in reversed(findings)])
+    else:
+        print_findings(findings)
+        counts = {each: sum(found.severity is each for found in findings) for each in Severity}
+        files_read = f"{len(texts)} file{'s' * (len(texts) != 1)}"
+        click.echo(
+            f"{files_read}: {counts[Severity.ERROR]} errors, {counts[Severity.WARNING]} warnings."
+        )
+    worst = Severity.WARNING if strict else Severity.ERROR
+    return Exit.FAILED if any(found.severity >= worst for found in findings) else Exit.OK
+
+
+def _read(files: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:
+    from pilothouse.providers.files import is_config_file  # noqa: PLC0415 (start-up time)
+
+    for file in files:
+        if str(file) == "-":
+            yield "<stdin>", sys.stdin.buffer.read()
+        elif file.is_dir():
+            for found in sorted(file.rglob("*")):
+                # Hidden folders are nobody's config, as for the server.
+                hidden = any(part.startswith(".") for part in found.relative_to(file).parts)
+                if found.is_file() and is_config_file(found.name) and not hidden:
+                    yield str(found), found.read_bytes()
+        else:
+            yield str(file), file.read_bytes()

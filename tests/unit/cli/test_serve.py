@@ -1,0 +1,143 @@
+"""Options of ``pilothouse serve``, by name, environment and istiod's spelling."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pilothouse.cli.main import cli
+from pilothouse.runtime import app
+from pilothouse.runtime.addresses import Address
+from pilothouse.runtime.settings import LogFormat, LogLevel, Settings
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """Return the settings that the server would have run with."""
+    taken: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        taken.append(settings)
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    return taken
+
+
+def invoke(*arguments: str, command: str = "serve", **environment: str) -> tuple[int, str]:
+    """Run the command; return exit code and output."""
+    done = CliRunner().invoke(cli, [command, *arguments], env=environment)
+    return done.exit_code, done.output
+
+
+def test_defaults(served: list[Settings]) -> None:
+    """Loopback, istiod's ports, 100 ms quiet and a 10 s cap (issue 2, items 4 and 7)."""
+    assert invoke("-d", "mesh") == (0, "")
+    assert served == [Settings(config_dir=Path("mesh"))]
+    assert str(served[0].grpc_addr) == "127.0.0.1:15010"
+    assert str(served[0].secure_grpc_addr) == "127.0.0.1:15012"
+    assert str(served[0].monitoring_addr) == "127.0.0.1:15014"
+    assert served[0].quiet == timedelta(milliseconds=100)
+    assert served[0].longest_wait == timedelta(seconds=10)
+
+
+def test_istiod_spellings(served: list[Settings]) -> None:
+    """istiod's flags mean the same (issue 2, item 7), under its own command name too."""
+    code, output = invoke(
+        "--configDir=a",
+        "--meshConfig=m.yaml",
+        "--grpcAddr=:1",
+        "--secureGRPCAddr=",
+        "--monitoringAddr=:3",
+        "--domain=x.local",
+        "--log_output_level=default:warn",
+        "--log_as_json",
+        command="discovery",
+    )
+    assert (code, output) == (0, "")
+    assert served == [
+        Settings(
+            config_dir=Path("a"),
+            mesh_config=Path("m.yaml"),
+            grpc_addr=Address("127.0.0.1", 1),
+            secure_grpc_addr=None,
+            monitoring_addr=Address("127.0.0.1", 3),
+            domain="x.local",
+            log_level=LogLevel.WARNING,
+            log_format=LogFormat.JSON,
+        )
+    ]
+
+
+def test_environment(served: list[Settings]) -> None:
+    """Each option has a variable; the command line wins."""
+    code, _ = invoke(
+        "--domain=line.local",
+        PILOTHOUSE_CONFIG_DIR="a",
+        PILOTHOUSE_GRPC_ADDR="127.0.0.1:0",
+        PILOTHOUSE_SECURE_GRPC_ADDR="off",
+        PILOTHOUSE_DEBOUNCE="0",
+        PILOTHOUSE_DOMAIN="environment.local",
+        PILOTHOUSE_ALLOW_REMOTE_PLAINTEXT="true",
+        PILOTHOUSE_LOG_FORMAT="console",
+    )
+    assert code == 0
+    (settings,) = served
+    assert settings.grpc_addr.port == 0
+    assert settings.secure_grpc_addr is None
+    assert settings.quiet == timedelta(0)
+    assert settings.domain == "line.local"
+    assert settings.allow_remote_plaintext
+    assert settings.log_format is LogFormat.CONSOLE
+
+
+def test_long_quiet_time_stretches_the_cap(served: list[Settings]) -> None:
+    """Who asks for 30 s of quiet does not have to say the cap as well."""
+    assert invoke("-d", "mesh", "--debounce", "30s")[0] == 0
+    assert served[0].longest_wait == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--grpc-addr", "0.0.0.0:15010"), "--allow-remote-plaintext"),
+        (("--monitoring-addr", "0.0.0.0:15014"), "no authentication yet"),
+        (("--monitoring-addr", "10.0.0.1:0", "--allow-remote-plaintext"), "--monitoring-addr"),
+    ],
+)
+def test_unprotected_ports_stay_on_loopback(
+    served: list[Settings], arguments: tuple[str, ...], said: str
+) -> None:
+    """Refused with the way out (issue 2, items 7 and 8)."""
+    code, output = invoke("-d", "mesh", *arguments)
+    assert code == 1
+    assert said in output
+    assert not served
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--grpc-addr", "15010"),
+        ("--grpc-addr", "off"),
+        ("--monitoring-addr", ""),
+        ("--debounce", "soon"),
+        ("--debounce", "-1s"),
+        ("--log-level", "loud"),
+    ],
+)
+def test_wrong_use_exits_64(served: list[Settings], arguments: tuple[str, ...]) -> None:
+    """Malformed options name themselves."""
+    code, output = invoke("-d", "mesh", *arguments)
+    assert code == 64
+    assert arguments[0] in output
+    assert not served
+
+
+def test_help_shows_one_spelling() -> None:
+    """istiod's spellings work but are not shown."""
+    _, output = invoke("-h")
+    assert "--grpc-addr" in output
+    assert "--grpcAddr" not in output
+    assert "log_as_json" not in output

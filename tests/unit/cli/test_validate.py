@@ -1,0 +1,91 @@
+"""``pilothouse validate`` finds what the server would find, with istioctl's exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pilothouse.cli.main import cli
+
+GOOD = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: default}
+spec:
+  hosts: [reviews]
+  http:
+  - route:
+    - destination: {host: reviews}
+"""
+BAD = GOOD.replace("host: reviews}", "host: reviews}\n      weight: lots")
+ODD = GOOD.replace("  http:", "  hots: [reviews]\n  http:")
+
+
+@pytest.fixture
+def run() -> CliRunner:
+    """Return a runner of the command line."""
+    return CliRunner()
+
+
+def test_good_file(run: CliRunner, tmp_path: Path) -> None:
+    """Nothing to say is exit code 0."""
+    (tmp_path / "a.yaml").write_text(GOOD)
+    done = run.invoke(cli, ["validate", str(tmp_path / "a.yaml")])
+    assert done.exit_code == 0
+    assert done.output == "1 file: 0 errors, 0 warnings.\n"
+
+
+def test_bad_file_names_everything(run: CliRunner, tmp_path: Path) -> None:
+    """File, line, object, field and remedy are there; the exit code is 1 (issue 2, item 2)."""
+    bad = tmp_path / "mesh" / "b.yaml"
+    bad.parent.mkdir()
+    bad.write_text(BAD)
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    assert done.exit_code == 1
+    (found,) = json.loads(done.output)
+    line = BAD[: BAD.index("weight")].count("\n") + 1
+    assert (found["file"], found["line"]) == (str(bad), line)
+    assert (found["kind"], found["namespace"], found["name"]) == (
+        "VirtualService",
+        "default",
+        "reviews",
+    )
+    assert found["path"] == "spec.http[0].route[0].weight"
+    assert found["severity"] == "error"
+    assert found["message"]
+    shown = run.invoke(cli, ["validate", str(bad)])
+    assert shown.exit_code == 1
+    assert f"{bad}:{line}" in shown.output
+    assert shown.output.endswith("1 file: 1 errors, 0 warnings.\n")
+
+
+def test_warnings_fail_only_when_asked(run: CliRunner, tmp_path: Path) -> None:
+    """An unknown field is a warning; --strict makes it count."""
+    (tmp_path / "a.yaml").write_text(ODD)
+    shown = run.invoke(cli, ["validate", str(tmp_path), "-o", "yaml"])
+    assert shown.exit_code == 0
+    assert yaml.safe_load(shown.output)[0]["code"] == "UnknownField"
+    assert run.invoke(cli, ["validate", "--strict", str(tmp_path)]).exit_code == 1
+
+
+def test_standard_input(run: CliRunner) -> None:
+    """A dash reads standard input."""
+    assert run.invoke(cli, ["validate", "-"], input=BAD).exit_code == 1
+    assert run.invoke(cli, ["validate", "-"], input=GOOD).exit_code == 0
+
+
+def test_files_are_looked_at_together(run: CliRunner, tmp_path: Path) -> None:
+    """The same object in two files is found."""
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(GOOD)
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    assert [found["code"] for found in json.loads(done.output)] == ["DuplicateObject"]
+
+
+def test_wrong_use(run: CliRunner, tmp_path: Path) -> None:
+    """No file, or one that is not there, is wrong use; an empty folder is a failure."""
+    assert run.invoke(cli, ["validate"]).exit_code == 64
+    assert run.invoke(cli, ["validate", str(tmp_path / "none.yaml")]).exit_code == 64
+    assert run.invoke(cli, ["validate", str(tmp_path)]).exit_code == 1
