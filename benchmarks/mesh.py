@@ -1,0 +1,187 @@
+"""
+The measured mesh, written as the directory a user would have.
+
+Each service is one file holding a Service and its EndpointSlice; each namespace has a file of
+routing rules. Names stay different when namespace and name are run together, because some control
+planes key by that. Proxies belong to services spread over the namespaces, so that no two are of
+one class: the dearest case, as classes share their work.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+NAMESPACES: Final = 10
+ROUTED: Final = 3
+"""So many services of each namespace have a VirtualService and a DestinationRule."""
+
+_SERVICE: Final = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: {name}
+  namespace: {namespace}
+  labels: {{app: {name}}}
+spec:
+  clusterIP: 10.{high}.{middle}.{low}
+  selector: {{app: {name}}}
+  ports:
+  - name: http
+    port: 80
+    targetPort: 8080
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}-1
+  namespace: {namespace}
+  labels: {{kubernetes.io/service-name: {name}}}
+  annotations: {{benchmark/touched: "{touched}"}}
+addressType: IPv4
+ports:
+- name: http
+  port: 8080
+endpoints:
+"""
+_ENDPOINT: Final = """\
+- addresses: [{address}]
+  conditions: {{ready: true}}
+  targetRef: {{kind: Pod, name: {name}-{ordinal}, namespace: {namespace}}}
+"""
+_ROUTING: Final = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: {name}
+  namespace: {namespace}
+spec:
+  hosts: [{name}]
+  http:
+  - match:
+    - headers: {{end-user: {{exact: jason}}}}
+    route:
+    - destination: {{host: {name}, subset: v2}}
+  - route:
+    - destination: {{host: {name}, subset: v1}}
+      weight: {weight}
+    - destination: {{host: {name}, subset: v2}}
+      weight: {rest}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: {name}
+  namespace: {namespace}
+spec:
+  host: {name}
+  subsets:
+  - name: v1
+    labels: {{version: v1}}
+  - name: v2
+    labels: {{version: v2}}
+---
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyIdentity:
+    """A simulated proxy: what it says of itself."""
+
+    name: str
+    namespace: str
+    ip: str
+    app: str
+
+    @property
+    def node_id(self) -> str:
+        return f"sidecar~{self.ip}~{self.name}.{self.namespace}~{self.namespace}.svc.cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """A mesh in the directory `root`: `services` services of `endpoints` endpoints."""
+
+    root: Path
+    services: int
+    endpoints: int
+
+    def write(self) -> None:
+        """Write every file."""
+        for index in range(NAMESPACES):
+            (self.root / f"ns{index}").mkdir(parents=True, exist_ok=True)
+            self._path(f"ns{index}", "routing").write_text(self._routing(index, 100))
+        for index in range(self.services):
+            self._service_path(index).write_text(self._service(index, self.endpoints, ""))
+
+    def proxies(self, count: int) -> list[ProxyIdentity]:
+        """Return the first pods of `count` services."""
+        return [
+            ProxyIdentity(
+                name=f"svc{index}-0",
+                namespace=f"ns{index % NAMESPACES}",
+                ip=_address(index, 0),
+                app=f"svc{index}",
+            )
+            for index in range(count)
+        ]
+
+    # Each returns the new file and the one it is to be renamed over: the rename is the change.
+
+    def endpoint_change(self, index: int, count: int) -> tuple[Path, Path]:
+        """Give a service another number of endpoints."""
+        return self._beside(self._service_path(index), self._service(index, count, ""))
+
+    def irrelevant_change(self, index: int, mark: str) -> tuple[Path, Path]:
+        """Change an annotation, which no proxy should hear of."""
+        return self._beside(
+            self._service_path(index), self._service(index, self.endpoints, mark)
+        )
+
+    def route_change(self, namespace: int, weight: int) -> tuple[Path, Path]:
+        """Give the first VirtualService of a namespace other weights."""
+        path = self._path(f"ns{namespace}", "routing")
+        return self._beside(path, self._routing(namespace, weight))
+
+    def _beside(self, path: Path, text: str) -> tuple[Path, Path]:
+        new = path.with_name(f".{path.name}.new")
+        new.write_text(text)
+        return new, path
+
+    def _path(self, namespace: str, name: str) -> Path:
+        return self.root / namespace / f"{name}.yaml"
+
+    def _service_path(self, index: int) -> Path:
+        return self._path(f"ns{index % NAMESPACES}", f"svc{index}")
+
+    def _service(self, index: int, endpoints: int, touched: str) -> str:
+        name, namespace = f"svc{index}", f"ns{index % NAMESPACES}"
+        head = _SERVICE.format(
+            name=name,
+            namespace=namespace,
+            high=96 + index // 62_500,
+            middle=index // 250 % 250,
+            low=index % 250 + 1,
+            touched=touched,
+        )
+        return head + "".join(
+            _ENDPOINT.format(
+                name=name, namespace=namespace, ordinal=ordinal, address=_address(index, ordinal)
+            )
+            for ordinal in range(endpoints)
+        )
+
+    def _routing(self, namespace: int, weight: int) -> str:
+        routed = range(namespace, self.services, NAMESPACES)[:ROUTED]
+        return "".join(
+            _ROUTING.format(
+                name=f"svc{index}",
+                namespace=f"ns{namespace}",
+                weight=weight if index == namespace else 100,
+                rest=100 - weight if index == namespace else 0,
+            )
+            for index in routed
+        )
+
+
+def _address(service: int, ordinal: int) -> str:
+    return f"10.{ordinal % 90 + 1}.{service // 250 % 250}.{service % 250 + 1}"
