@@ -7,6 +7,7 @@ to one server, never to the process. Label values are bounded: never a proxy, an
 text. Children are bound once, because ``labels()`` costs more than the count itself.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -115,6 +116,10 @@ class Metrics:
             "pilothouse_commit_seconds", "Applying and publishing one revision.",
             buckets=FINE_BUCKETS + CONVERGENCE_BUCKETS, registry=registry,
         )  # fmt: skip
+        self._last_commit = Gauge(
+            "pilothouse_last_commit_timestamp_seconds", "When the last commit began, epoch time.",
+            registry=registry,
+        )  # fmt: skip
         self.services = Gauge("pilot_services", "Services known.", registry=registry)
         self.virtual_services = Gauge(
             "pilot_virt_services", "VirtualServices known.", registry=registry
@@ -206,8 +211,9 @@ class Metrics:
             self._triggers[trigger].inc()
 
     def published(self, seconds: float) -> None:
-        """Note how long a commit took with its publishing."""
+        """Note how long a commit took with its publishing, which has just ended."""
         self._commit_time.observe(seconds)
+        self._last_commit.set(time.time() - seconds)
 
     def recomputed(self, nodes: Mapping[str, int]) -> None:
         """Count nodes that ran, by query."""
