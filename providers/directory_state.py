@@ -18,11 +18,15 @@ from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.providers.documents import (
     DocumentReading,
     MeshReading,
+    chunks_of,
+    digest_of,
     findings_of,
+    object_line,
     read_documents,
     read_mesh_config,
     read_mesh_text,
 )
+from pilothouse.providers.yaml_loader import Chunk
 from pilothouse.providers.yaml_plain import LineMemory
 
 ROOT_NAMESPACE: Final = "istio-system"
@@ -75,7 +79,7 @@ class DirectoryState:
         self._files: dict[str, _File] = {}
         self._owners: dict[ObjectId, list[str]] = {}
         self._memory: LineMemory = {}
-        self._mesh_path: str | None = None
+        self._mesh_lines: dict[str, int] = {}
         self._mesh_from_file: MeshReading | None = None
         self._mesh_from_map: MeshReading | None = None
         self._mesh_row: Any | None = None
@@ -95,10 +99,14 @@ class DirectoryState:
                 "The file is empty; its objects stay in use.",
                 "Remove the file to remove its objects.",
             )
-            return self._replace(path, replace_findings(before, (finding,)))
+            return self._replace(path, _with_findings(before, (finding,)))
         known = {each.digest: each for each in before.readings}
         readings = read_documents(path, content, self._memory, known)
-        return self._replace(path, _filed(path, readings, before))
+        after = _filed(path, readings, before)
+        at = after.places.get(self._config_map)
+        if at is not None:
+            self._mesh_lines[path] = _value_line(path, content, at)
+        return self._replace(path, after)
 
     def fail(self, path: str, reason: str) -> list[Change]:
         """Say that a file cannot be read at all; its objects stay as they were."""
@@ -106,7 +114,7 @@ class DirectoryState:
         message = f"The file cannot be read: {reason}."
         finding = Finding(Severity.ERROR, "Unreadable", ref, message, "Make it readable.")
         before = self._files.get(path) or _File()
-        return self._replace(path, replace_findings(before, (finding,)))
+        return self._replace(path, _with_findings(before, (finding,)))
 
     def forget_lines(self) -> None:
         """Drop the memory of lines, which pays only while many files are read."""
@@ -114,7 +122,6 @@ class DirectoryState:
 
     def update_mesh_file(self, path: str, content: str | bytes | None) -> list[Change]:
         """Take the content of the mesh config file, which wins over the ConfigMap."""
-        self._mesh_path = path
         if content is None:
             self._mesh_from_file = None
         else:
@@ -193,7 +200,8 @@ class DirectoryState:
             self._mesh_from_map = None
         else:
             path, at = place
-            reading = read_mesh_text(path, row.data["mesh"], at.line)
+            line = self._mesh_lines.get(path, at.line)
+            reading = read_mesh_text(path, row.data["mesh"], line)
             last = self._mesh_from_map
             kept = reading.row if reading.row is not None else (last.row if last else None)
             self._mesh_from_map = replace(reading, row=kept)
@@ -211,7 +219,15 @@ class DirectoryState:
         return [Change(MESH_CONFIG, MESH_KEY, row)]
 
 
-def replace_findings(file: _File, findings: tuple[Finding, ...]) -> _File:
+def _value_line(path: str, content: str | bytes, at: Place) -> int:
+    """Return the line on which the key `mesh` of the ConfigMap at a place stands."""
+    for chunk in chunks_of(path, content):
+        if digest_of(chunk) == at.digest:
+            return at.line + object_line(Chunk(chunk.text, 1), at.path, "data.mesh") - 1
+    return at.line
+
+
+def _with_findings(file: _File, findings: tuple[Finding, ...]) -> _File:
     """Return the file as it was, with other findings."""
     return replace(file, findings=findings)
 

@@ -218,6 +218,9 @@ class _Reader:
     def _error(self, problem: str, mark: Any) -> YamlError:
         if mark is None:
             return YamlError(problem, self._chunk.line, 1)
+        lines = self._chunk.text.rstrip("\n").split("\n")
+        if mark.line >= len(lines):  # libyaml puts the end of the text on a line of its own
+            return YamlError(problem, self._chunk.line + len(lines) - 1, len(lines[-1]) + 1)
         return YamlError(problem, self._chunk.line + mark.line, mark.column + 1)
 
     def _line(self, event: Any) -> int:

@@ -136,6 +136,8 @@ def _build(lines: list[str], memory: LineMemory) -> Any:  # noqa: C901, PLR0912,
         dashes, content, key, empty, value, fresh = line
         for at in dashes:
             if waiting and (at > column or (at == column and not in_list)):
+                if len(stack) > _DEEPEST:
+                    raise _Unread
                 opened: Any = []
                 if in_list:
                     inner[-1] = opened
