@@ -124,16 +124,12 @@ class EnvoyProcess:
             str(binary),
             "--config-path",
             str(config),
-            "--use-dynamic-base-id",
+            # No shared memory: a killed Envoy would leave it behind.
+            "--disable-hot-restart",
             "--concurrency",
             "1",
             "--admin-address-path",
             str(self._admin_address_path),
-            # Stopping must not wait for connections to drain.
-            "--drain-time-s",
-            "1",
-            "--parent-shutdown-time-s",
-            "2",
             *self._arguments,
         ]
         child = ChildProcess(

@@ -7,9 +7,11 @@ by `story.py`.
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ from pilothouse.demo.bookinfo import SERVICE_PORT, BookinfoWorkload, app_path, w
 from pilothouse.demo.envoy import EnvoyProcess, find_envoy
 from pilothouse.demo.errors import DemoError, NotReady
 from pilothouse.demo.ground import Ground
+from pilothouse.demo.guard import owner
 from pilothouse.demo.process import ChildProcess
 from pilothouse.translators.envoy.bootstrap import (
     PipeAddress,
@@ -31,6 +34,7 @@ FRONT: Final = "productpage-v1"
 _START_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.03
 _SOCKET_PATH_BYTES: Final = 107
+_TEMPORARY: Final = "pilothouse-demo-"
 
 
 class BookinfoMesh:
@@ -45,7 +49,7 @@ class BookinfoMesh:
 
     def __init__(self, ground: Ground, *, delta: bool = True, workdir: Path | None = None) -> None:
         self.ground = ground
-        self.workdir = workdir or Path(tempfile.mkdtemp(prefix="pilothouse-demo-"))
+        self.workdir = workdir or _new_temporary()
         self.config_dir = self.workdir / "mesh"
         self.envoys: dict[str, EnvoyProcess] = {}
         self.workloads: tuple[BookinfoWorkload, ...] = ()
@@ -162,6 +166,8 @@ class BookinfoMesh:
                 *upstreams,
             ],
             log_dir=self.workdir,
+            # The programs import their shared part from their own folder.
+            environment={"PYTHONSAFEPATH": ""},
             netns=self.ground.netns(workload),
         )
         self._children.append(child)
@@ -229,6 +235,18 @@ class BookinfoMesh:
         )
         self.envoys[workload.name] = envoy
         await envoy.start()
+
+
+def _new_temporary() -> Path:
+    """Make a folder named for this process, and remove those of processes that were killed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*-*"):
+        of_whom = old.name.removeprefix(_TEMPORARY).split("-")[0]
+        pid = of_whom.split(".", maxsplit=1)[0]
+        with suppress(OSError):  # somebody else may be removing it
+            is_ours = old.lstat().st_uid == os.geteuid()
+            if is_ours and pid.isdigit() and owner(int(pid)) != of_whom:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{owner(os.getpid())}-"))
 
 
 def _read_ports(path: Path) -> dict[str, int]:

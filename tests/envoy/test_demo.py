@@ -8,15 +8,19 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from pilothouse.demo import guard
 from pilothouse.demo.command import FAILED, OK, Options, run
 from pilothouse.demo.envoy import EnvoyProcess, find_envoy
 from pilothouse.demo.errors import ChildExited, EnvoyMissing, NotReady
+from pilothouse.demo.ground import LoopbackGround
+from pilothouse.demo.mesh import BookinfoMesh
 from pilothouse.demo.process import ChildProcess
 from pilothouse.translators.envoy.bootstrap import (
     Address,
@@ -37,11 +41,12 @@ PATIENCE_SECONDS = 90
 
 
 @pytest.fixture
-def short_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder whose path leaves room for the name of a Unix socket."""
-    path = tmp_path_factory.mktemp("d", numbered=True)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name, open to the user Envoys run as."""
+    with tempfile.TemporaryDirectory(prefix="pilothouse-test-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
 
 
 def quiet(admin: Address) -> dict[str, object]:
@@ -137,52 +142,81 @@ async def test_the_story_comes_true(short_path: Path, delta: bool) -> None:
     assert rejections(short_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-async def test_an_interrupted_demo_leaves_no_process(short_path: Path, number: int) -> None:
-    workdir = short_path / "w"
-    demo = ChildProcess(
-        "demo",
-        [
-            *(sys.executable, "-P", "-m", "pilothouse", "demo", "--keep", "--fast"),
-            *(f"--loopback={LOOPBACK}", f"--workdir={workdir}"),
-        ],
-        log_dir=short_path,
-    )
-    await demo.start()
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while "reviews-v3-envoy" not in names_of(workdir):
-                demo.raise_if_ended()
-                await asyncio.sleep(0.05)
-        assert len(names_of(workdir)) >= 13
-
-        os.kill(demo.pid, number)
-        await demo.wait()
-
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while names_of(workdir):  # noqa: ASYNC110 (not our children: nobody tells us)
-                await asyncio.sleep(0.05)
-    finally:
-        await demo.stop()
-
-
-@pytest.mark.root
-@pytest.mark.skipif(
+needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0
     or shutil.which("ip") is None
     or not (shutil.which("iptables-restore") or shutil.which("nft")),
     reason="needs root, ip, and iptables or nft",
 )
-async def test_the_story_comes_true_with_intercepted_traffic() -> None:
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+@pytest.mark.parametrize(
+    "transparent",
+    [
+        pytest.param(False, id="loopback"),
+        pytest.param(True, id="transparent", marks=[pytest.mark.root, needs_namespaces]),
+    ],
+)
+async def test_an_interrupted_demo_leaves_nothing(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, transparent: bool, number: int
+) -> None:
+    """No process, no network namespace, and with Ctrl-C no file either."""
+    monkeypatch.setenv("TMPDIR", str(short_path))
+    demo = ChildProcess(
+        "demo",
+        [
+            *(sys.executable, "-P", "-m", "pilothouse", "demo", "--keep", "--fast"),
+            *(("--transparent",) if transparent else (f"--loopback={LOOPBACK}",)),
+        ],
+        log_dir=short_path,
+    )
+    await demo.start()
+    owner = guard.owner(demo.pid)
+    assert owner is not None
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(programs_below(short_path)) < 14:  # the demo, 13 children
+                demo.raise_if_ended()
+                await asyncio.sleep(0.05)
+        assert len(guard.namespaces_of(owner)) == (7 if transparent else 0)
+
+        os.kill(demo.pid, number)
+        await demo.wait()
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while programs_below(short_path) or guard.namespaces_of(owner):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        if number == signal.SIGINT:
+            assert work_folders(short_path) == []
+    finally:
+        await demo.stop()
+
+
+def test_the_work_folder_of_a_killed_demo_is_removed_by_the_next(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    (short_path / f"pilothouse-demo-{os.getpid()}.1-abc").mkdir()  # an earlier process's
+    (short_path / "pilothouse-demo-notes-mine").mkdir()
+
+    current = BookinfoMesh(LoopbackGround()).workdir
+
+    assert work_folders(short_path) == sorted([current.name, "pilothouse-demo-notes-mine"])
+
+
+@pytest.mark.root
+@needs_namespaces
+async def test_the_story_comes_true_with_intercepted_traffic(short_path: Path) -> None:
     """LS-12: the same story where programs know of no sidecar."""
     paper = io.StringIO()
-    # Not below pytest's folder, which is closed to the user the Envoys run as.
-    options = Options(transparent=True, pace_seconds=0.0)
+    options = Options(transparent=True, pace_seconds=0.0, workdir=short_path / "w")
 
     code = await run(options, Console(file=paper, width=160))
 
     assert code == OK, paper.getvalue()
     assert paper.getvalue().count("Seen in traffic, as promised.") == 4
+    assert rejections(short_path) == []
 
 
 def rejections(folder: Path) -> list[str]:
@@ -195,14 +229,19 @@ def rejections(folder: Path) -> list[str]:
     ]
 
 
-def names_of(workdir: Path) -> set[str]:
-    """The log files that running processes write to: one for each program of the mesh."""
-    found: set[str] = set()
+def work_folders(folder: Path) -> list[str]:
+    """The names of the demo's own folders."""
+    return sorted(path.name for path in folder.glob("pilothouse-demo-*"))
+
+
+def programs_below(folder: Path) -> set[Path]:
+    """The log files in `folder` that running programs write to: one for each program."""
+    found: set[Path] = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             target = (process / "fd" / "1").readlink()
         except OSError:
             continue
-        if target.is_relative_to(workdir):
-            found.add(target.stem)
+        if target.is_relative_to(folder):
+            found.add(target)
     return found
