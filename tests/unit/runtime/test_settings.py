@@ -30,9 +30,22 @@ def test_address_is_read(text: str, expected: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "15010", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "h:-1", "h:\uff11", "::1:80",
-             "[h]:80", "a b:1", "http://h:1", "h:8o"]
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "15010",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:65536",
+        "h:-1",
+        "h:\uff11",
+        "::1:80",
+        "[h]:80",
+        "a b:1",
+        "http://h:1",
+        "h:8o",
+    ],
+)
 def test_bad_address_names_the_option(text: str) -> None:
     """The error says which option and what it should look like."""
     with pytest.raises(InvalidSetting, match=r"^--x: ") as caught:

@@ -1,0 +1,112 @@
+"""The TLS port: who has no certificate of our root gets nothing, and nobody is somebody else."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from fake_proxy import ADS, node
+from serving import ANY, Serving, serving
+
+from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+)
+from pilothouse.certs.authority import Authority, KeyPair
+from pilothouse.certs.identity import WorkloadIdentity
+from pilothouse.model.resource import CDS
+from pilothouse.runtime.settings import Settings
+
+NODE_ID = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Return the root that the server will find in its directory."""
+    return Authority.open(tmp_path / "ca", "cluster.local", datetime.now(UTC))
+
+
+@pytest.fixture
+async def secure(mesh: Path, tmp_path: Path, authority: Authority) -> AsyncIterator[Serving]:
+    """Return a server with its TLS port on, with that root."""
+    settings = Settings(
+        config_dir=mesh, grpc_addr=ANY, secure_grpc_addr=ANY, monitoring_addr=ANY,
+        ca_dir=tmp_path / "ca",
+    )  # fmt: skip
+    assert authority.root_pem
+    async with serving(settings) as running:
+        yield running
+
+
+def svid(authority: Authority, namespace: str = "default", account: str = "client") -> KeyPair:
+    """Issue a workload's certificate."""
+    identity = WorkloadIdentity("cluster.local", namespace, account)
+    return authority.issue_workload(identity, datetime.now(UTC))
+
+
+async def first_answer(
+    server: Serving, root: bytes, pair: KeyPair | None, **claims: str
+) -> DeltaDiscoveryResponse:
+    """Ask for clusters over TLS as the node that `claims` describe."""
+    credentials = grpc.ssl_channel_credentials(
+        root, pair.key_pem if pair else None, pair.certificate_pem if pair else None
+    )
+    metadata = {"NAMESPACE": "default", "SERVICE_ACCOUNT": "client", **claims}
+    request = DeltaDiscoveryRequest(type_url=CDS, node=node(NODE_ID, metadata))
+    async with grpc.aio.secure_channel(str(server.ports.secure_grpc), credentials) as channel:
+        call = channel.stream_stream(ADS + "DeltaAggregatedResources")(timeout=10)
+        await call.write(request.SerializeToString())
+        data = await call.read()
+        if data is grpc.aio.EOF:
+            raise grpc.aio.AioRpcError(await call.code(), (), (), details=await call.details())
+        call.cancel()
+        return DeltaDiscoveryResponse.FromString(data)
+
+
+async def test_own_certificate_is_served(secure: Serving, authority: Authority) -> None:
+    """A proxy with a certificate of its namespace and account is served (C-A-1, C-A-8)."""
+    answer = await first_answer(secure, authority.root_pem, svid(authority))
+    assert "outbound|80||web.default.svc.cluster.local" in {made.name for made in answer.resources}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"NAMESPACE": "other"}, {"SERVICE_ACCOUNT": "admin"}, {"SERVICE_ACCOUNT": ""}],
+    ids=str,
+)
+async def test_claiming_to_be_somebody_else(
+    secure: Serving, authority: Authority, claims: dict[str, str]
+) -> None:
+    """The node must say what the certificate says (C-A-8)."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await first_answer(secure, authority.root_pem, svid(authority), **claims)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "spiffe://cluster.local/ns/default/sa/client" in (caught.value.details() or "")
+
+
+async def test_no_certificate_is_no_stream(secure: Serving, authority: Authority) -> None:
+    """Without a client certificate the handshake fails (fail closed)."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await first_answer(secure, authority.root_pem, None)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_certificate_of_another_root(secure: Serving, authority: Authority) -> None:
+    """A certificate with the right name from the wrong root is nothing."""
+    other = Authority.create("cluster.local", datetime.now(UTC))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await first_answer(secure, authority.root_pem, svid(other))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_server_certificate_as_client(secure: Serving, authority: Authority) -> None:
+    """A server's certificate of the same root names no workload."""
+    server = authority.issue_server(["localhost"], datetime.now(UTC))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await first_answer(secure, authority.root_pem, server)
+    assert caught.value.code() in {
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAVAILABLE,  # the handshake refuses it for its use already
+    }
