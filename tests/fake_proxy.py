@@ -142,6 +142,7 @@ class FakeProxy:
         self._changed = asyncio.Event()
         self._held_ack: tuple[str, str, str] | None = None
         self._warming: set[str] = set()
+        self._pointers: dict[str, dict[str, set[str]]] = {CDS: {}, LDS: {}}
         self._node_sent = False
         self.followed: dict[str, Followed] = {url: Followed() for url in (CDS, EDS, LDS, RDS)}
         self.messages: Counter[str] = Counter()
@@ -178,9 +179,7 @@ class FakeProxy:
             and self.followed[RDS].names <= self.routes.keys()
         )
 
-    async def until(
-        self, predicate: Callable[[Self], bool], timeout_seconds: float = 10.0
-    ) -> None:
+    async def until(self, predicate: Callable[[Self], bool], timeout_seconds: float = 10.0) -> None:
         """Wait until something holds of this proxy; looks again after every response."""
         async with asyncio.timeout(timeout_seconds):
             while not predicate(self):
@@ -387,26 +386,42 @@ class FakeProxy:
         followed = self.followed[type_url]
         if not self._delta and type_url in {CDS, LDS}:
             removed = [name for name in followed.resources if name not in mentioned]
+        changed = [m for n, _, m in good if followed.resources.get(n) is not m]
         for name in removed:
             followed.resources.pop(name, None)
             followed.versions.pop(name, None)
-            self._warming.discard(name)
-        changed = []
         for name, version, message in good:
-            if followed.resources.get(name) is not message:
-                changed.append(message)
             followed.resources[name] = message
             followed.versions[name] = version
-        if type_url == CDS:
-            names = {c: n for c, m in followed.resources.items() if (n := endpoints_name(m))}
-            self._warming.update(names[m.name] for m in changed if m.name in names)
-            self._warming.intersection_update(names.values())
-            await self._want(EDS, set(names.values()))
-        elif type_url == EDS:
+        if type_url == EDS:
             self._warming.difference_update(name for name, _, _ in good)
-        elif type_url == LDS:
-            wanted = [route_names(listener) for listener in followed.resources.values()]
-            await self._want(RDS, set().union(*wanted))
+        elif type_url in self._pointers:
+            await self._follow(type_url, changed, removed)
+
+    async def _follow(self, type_url: str, changed: list[Message], removed: list[str]) -> None:
+        """Ask for what clusters and listeners point at, no longer for what they did."""
+        pointers = self._pointers[type_url]
+        gone: set[str] = set()
+        fresh: set[str] = set()
+        for name in removed:
+            gone |= pointers.pop(name, set())
+        for message in changed:
+            gone |= pointers.get(message.name, set())
+            pointers[message.name] = _points_at(type_url, message)
+            fresh |= pointers[message.name]
+        if type_url == CDS:
+            self._warming -= gone
+            self._warming |= {n for m in changed for n in pointers[m.name]}
+        target = EDS if type_url == CDS else RDS
+        still = gone and set().union(*pointers.values())
+        await self._want(target, (self.followed[target].names | fresh) - (gone - still))
+
+
+def _points_at(type_url: str, message: Message) -> set[str]:
+    if type_url == LDS:
+        return route_names(message)
+    name = endpoints_name(message)
+    return set() if name is None else {name}
 
 
 def _default_node() -> Node:

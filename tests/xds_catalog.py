@@ -5,6 +5,7 @@ Stands in for the translators: a row is the text a resource is made of, a proxy'
 of its label `class`. Used by the feature tests of the discovery protocol.
 """
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -159,5 +160,11 @@ async def running(*, observer=None, ready=True, limits=None, authorize=None, cat
 
 def service(name, *, address="10.0.0.9", text="1"):
     """Return the rows of a service with clusters, endpoints, a listener and routes."""
-    rows = ((CDS, name, text), (EDS, name, address), (LDS, name, text), (RDS, name, text))
-    return rows
+    return ((CDS, name, text), (EDS, name, address), (LDS, name, text), (RDS, name, text))
+
+
+async def eventually(condition, timeout_seconds=5.0):
+    """Wait for what the server knows and tells nobody: it is looked at until it holds."""
+    async with asyncio.timeout(timeout_seconds):
+        while not condition():  # noqa: ASYNC110 (the state of the server has no event)
+            await asyncio.sleep(0.005)

@@ -63,13 +63,16 @@ class Effects:
 class Session:
     """The protocol state of one stream; see the module docstring for its rules."""
 
-    __slots__ = ("_counter", "_has_carried", "_opened_at", "_view", "_watches", "variant")
+    __slots__ = (
+        "_counter", "_has_carried", "_opened_at", "_ordered", "_view", "_watches", "variant",
+    )  # fmt: skip
 
     def __init__(self, variant: Variant, view: View, now: float) -> None:
         """Open a stream of `variant` that is served from `view`."""
         self.variant = variant
         self._view = view
         self._watches: dict[str, Watch] = {}
+        self._ordered: tuple[Watch, ...] = ()
         self._counter = 0
         self._opened_at = now
         self._has_carried = False
@@ -99,6 +102,7 @@ class Session:
                 raise InvalidRequest(f"more than {MAX_TYPES} resource types on one stream")
             watch = Watch(request.type_url, is_delta=self.variant is Variant.DELTA)
             self._watches[request.type_url] = watch
+            self._ordered = self._in_order()
         last_nonce = watch.progress.sent_nonce
         acked, rejected = None, None
         if not is_new and request.error is not None:
@@ -163,17 +167,21 @@ class Session:
 
     # -- out --------------------------------------------------------------------------------------
 
+    @property
+    def may_speak(self) -> bool:
+        """Whether `next_message` is worth asking."""
+        return any(watch.is_due or watch.has_removals for watch in self._ordered)
+
     def next_message(self, now: float) -> Outgoing | None:
         """Return what to send next, None if there is nothing to say now."""
-        is_warming = self._is_warming(now)
-        for watch in self._in_order():
-            if not watch.is_due or (is_warming and watch.type_url in (LDS, RDS)):
+        for watch in self._ordered:
+            if not watch.is_due or (watch.type_url in (LDS, RDS) and self._is_warming(now)):
                 continue
             draft = watch.draft(self._view, may_remove=False)
             if draft is not None:
                 return self._send(watch, draft, now)
         if self._may_remove(now):
-            for watch in reversed(self._in_order()):
+            for watch in reversed(self._ordered):
                 if watch.has_removals and not (watch.is_searching and watch.in_flight):
                     draft = watch.draft(self._view, may_remove=True)
                     if draft is not None:
@@ -193,10 +201,11 @@ class Session:
             waits.append(self._opened_at + WARMING_LIMIT_SECONDS)
         return min((wait for wait in waits if wait > now), default=None)
 
-    def _in_order(self) -> list[Watch]:
+    def _in_order(self) -> tuple[Watch, ...]:
         watches = self._watches
         first = [watches[type_url] for type_url in PUSH_ORDER if type_url in watches]
-        return first + [watch for type_url, watch in watches.items() if type_url not in PUSH_ORDER]
+        others = [watch for type_url, watch in watches.items() if type_url not in PUSH_ORDER]
+        return (*first, *others)
 
     def _is_warming(self, now: float) -> bool:
         clusters = self._watches.get(CDS)
@@ -204,7 +213,7 @@ class Session:
         return since is not None and now < since + WARMING_LIMIT_SECONDS
 
     def _may_remove(self, now: float) -> bool:
-        if not any(watch.has_removals for watch in self._watches.values()):
+        if not any(watch.has_removals for watch in self._ordered):
             return False
         pointing = [self._watches[t] for t in (LDS, RDS) if t in self._watches]
         if not all(watch.is_settled for watch in pointing):

@@ -23,7 +23,7 @@ from pilothouse.xds.publisher import Member, Publisher
 from pilothouse.xds.requests import InvalidRequest, Request, Variant
 from pilothouse.xds.status import StreamInfo, StreamStatus, resources_of, type_status
 from pilothouse.xds.transport import EndReason, StreamEnded, Transport
-from pilothouse.xds.wire import frame, parse
+from pilothouse.xds.wire import Framer, parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ class Streams:
         self._limits = limits or StreamLimits()
         self._clock = clock
         self._wall_clock = wall_clock
+        self._framer = Framer()
         self._numbers = count(1)
         self._streams: dict[int, _Stream] = {}
         self._ready = asyncio.Event()
@@ -220,7 +221,8 @@ class Streams:
             self._observer.rejected(stream.info, effects.type_url, effects.nack, found)
         if effects.is_stale:
             self._observer.stale(stream.info, effects.type_url)
-        stream.wake.set()
+        if stream.member.session.may_speak:
+            stream.wake.set()
 
     async def _write(self, stream: _Stream) -> None:
         variant, member, wake = stream.info.variant, stream.member, stream.wake
@@ -235,7 +237,7 @@ class Streams:
             if message is None:
                 await _wait(wake, member.session.wake_at(now), now)
                 continue
-            data = frame(variant, message)
+            data = self._framer.frame(variant, message)
             try:
                 await stream.transport.send(data)
             except ConnectionError:

@@ -5,7 +5,7 @@ Holds the rules of the xDS protocol text on wildcard, legacy wildcard and unsubs
 dialects. Knows no resource and no version; does no I/O.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import Final
@@ -32,6 +32,9 @@ class SubscriptionChange:
     dropped: tuple[str, ...] = ()
     wildcard_asked: bool = False
     wildcard_ended: bool = False
+
+
+UNCHANGED: Final = SubscriptionChange()
 
 
 class Subscription:
@@ -71,7 +74,7 @@ class Subscription:
             asks_again=False,
         )
 
-    def adjust(self, subscribe: Iterable[str], unsubscribe: Iterable[str]) -> SubscriptionChange:
+    def adjust(self, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> SubscriptionChange:
         """
         Take the additions and removals of a delta request.
 
@@ -79,6 +82,8 @@ class Subscription:
 
         Raises: InvalidRequest: Too many names, or one too long.
         """
+        if not (subscribe or unsubscribe) and (self._is_explicit or self.wildcard):
+            return UNCHANGED
         asked, dropped = _names(subscribe), _names(unsubscribe)
         self._is_explicit = self._is_explicit or bool(asked or dropped)
         asks_again = WILDCARD in asked

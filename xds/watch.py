@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from pilothouse.model.resource import CDS, LDS, WILDCARD_TYPES, Resource
 from pilothouse.xds.rejections import RejectedResource, blame, truncated
-from pilothouse.xds.subscription import Subscription, SubscriptionChange
+from pilothouse.xds.subscription import UNCHANGED, Subscription, SubscriptionChange
 
 FULL_STATE_TYPES: Final = frozenset({CDS, LDS})
 """Types whose SotW responses hold everything: what is absent is deleted by the client."""
@@ -181,6 +181,8 @@ class Watch:
 
     def answer(self, change: SubscriptionChange, *, in_full: bool) -> None:
         """Note what a request asked for; `in_full` answers for every name, known or not."""
+        if change is UNCHANGED and not in_full:
+            return
         for name in change.dropped:
             self._forget(name)
             if self._is_delta and self.subscription.wildcard:
@@ -408,7 +410,9 @@ class Watch:
         """Remember a draft as being in flight."""
         self.progress.sent_nonce, self.progress.sent_at = nonce, now
         since, self._since = self._since, (self._since if self._dirty else None)
-        introduces = any(new and old is None for new, old in draft.changes.values())
+        introduces = self.type_url == CDS and any(
+            new and old is None for new, old in draft.changes.values()
+        )
         self._in_flight.append(InFlight(nonce, now, since, draft.changes, introduces))
         if len(self._in_flight) > MAX_IN_FLIGHT:
             self._merge_oldest()

@@ -6,8 +6,9 @@ from collections import Counter
 import grpc
 import pytest
 from fake_proxy import ADS, FakeProxy, node
-from xds_catalog import CLASSES, running, service
+from xds_catalog import CLASSES, eventually, running, service
 
+from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.xds.streams import StreamLimits
@@ -126,7 +127,7 @@ async def test_a_rejected_resource_does_not_hold_up_others(delta):
             assert "no good" in rejected[0].error
             await here.put((CDS, "a", "3"))
             await proxy.until(lambda p: p.clusters["a"].alt_stat_name == "3" and p.is_complete)
-            await _eventually(lambda: not _rejected(here))
+            await eventually(lambda: not _rejected(here))
 
 
 @both
@@ -173,7 +174,7 @@ async def test_cost_follows_what_is_affected():
             assert here.publisher.root_count == 102
             assert await here.put((EDS, "s7", "10.9.9.9")) == 2
             assert here.catalog.graph.stats.total == 1
-        await _eventually(lambda: here.publisher.root_count == 0)
+        await eventually(lambda: here.publisher.root_count == 0)
         assert not list(here.catalog.graph.pinned())
 
 
@@ -242,21 +243,16 @@ async def test_a_reader_that_stops_reading_costs_one_message():
             for number in range(60):
                 await here.put((CDS, "a", f"{number}-" + "x" * 500_000))
                 await asyncio.sleep(0)
-            await _eventually(lambda: here.publisher.channel_count == 1)
+            await eventually(lambda: here.publisher.channel_count == 1)
             assert sent["n"] < 10, "30 MB would have been buffered"
             watch = next(iter(here.streams._streams.values())).member.session.watches[CDS]
             assert watch.in_flight <= 4
             last = None
             while last != "59":
                 message = pb.DeltaDiscoveryResponse.FromString(await _read(call))
-                last = here_text(message)
+                made = Cluster.FromString(message.resources[0].resource.value)
+                last = made.alt_stat_name.split("-")[0]
             call.cancel()
-
-
-def here_text(message):
-    from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster  # noqa: PLC0415
-
-    return Cluster.FromString(message.resources[0].resource.value).alt_stat_name.split("-")[0]
 
 
 async def test_shutdown_tells_proxies_to_come_back():
@@ -272,12 +268,6 @@ async def test_shutdown_tells_proxies_to_come_back():
 
 def _rejected(here):
     return [r for status in here.streams.status() for t in status.types for r in t.rejected]
-
-
-async def _eventually(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def _read(call):

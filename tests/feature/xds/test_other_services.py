@@ -1,11 +1,9 @@
 """The per-type services, CSDS, and what observers and registries are told."""
 
-import asyncio
-
 import grpc
 import pytest
 from fake_proxy import NODE_ID, FakeProxy, node
-from xds_catalog import running, service
+from xds_catalog import eventually, running, service
 
 from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
@@ -70,7 +68,7 @@ async def test_csds_shows_what_was_sent_and_what_was_refused():
         async with FakeProxy(here.address, reject=reject) as proxy:
             await proxy.until(lambda p: p.is_complete and len(p.routes) == 2)
             await here.put((CDS, "a", "bad"))
-            await _eventually(lambda: any(_rejected(here)))
+            await eventually(lambda: any(_rejected(here)))
             response = await _status(here, csds_pb2.ClientStatusRequest())
             (config,) = response.config
             assert config.node.id == NODE_ID
@@ -136,18 +134,18 @@ async def test_observers_see_the_life_of_a_stream():
         await here.put(*service("a"))
         async with FakeProxy(here.address, reject=reject) as proxy:
             await proxy.until(lambda p: p.is_complete)
-            await _eventually(lambda: len([e for e in seen.events if e[0] == "acked"]) == 4)
+            await eventually(lambda: len([e for e in seen.events if e[0] == "acked"]) == 4)
             assert seen.events[0] == ("connected", "client-1")
             assert all(e[2] is None for e in seen.events if e[0] == "acked"), "answers, no pushes"
             seen.events.clear()
             await here.put((EDS, "a", "10.0.0.5"))
-            await _eventually(lambda: len(seen.events) == 2)
+            await eventually(lambda: len(seen.events) == 2)
             (_, _, count), (what, type_url, seconds) = seen.events
             assert (count, what, type_url) == (1, "acked", EDS)
             assert 0 < seconds < 5
             await here.put((CDS, "a", "bad"))
-            await _eventually(lambda: ("rejected", CDS, ("a",)) in seen.events)
-        await _eventually(lambda: seen.events[-1][0] == "disconnected")
+            await eventually(lambda: ("rejected", CDS, ("a",)) in seen.events)
+        await eventually(lambda: seen.events[-1][0] == "disconnected")
 
 
 async def test_the_registry_tells_how_far_each_proxy_is():
@@ -156,17 +154,19 @@ async def test_the_registry_tells_how_far_each_proxy_is():
         await here.put(*service("a"))
         async with FakeProxy(here.address, node=node(metadata={"LABELS": {"class": "x"}})) as proxy:
             await proxy.until(lambda p: p.is_complete)
-            await _eventually(lambda: all(t.state == "SYNCED" for t in _types(here)))
+            await eventually(lambda: all(t.state == "SYNCED" for t in _types(here)))
             (status,) = here.streams.status()
             assert status.proxy_class == "x"
             assert [t.type_url for t in status.types] == [CDS, EDS, LDS, RDS]
-            assert all(t.sent_nonce == t.acked_nonce and t.resource_count == 1 for t in status.types)
+            assert all(
+                t.sent_nonce == t.acked_nonce and t.resource_count == 1 for t in status.types
+            )
             held = here.streams.resources(NODE_ID)
             assert {type_url: len(found) for type_url, found in held.items()} == dict.fromkeys(
                 (CDS, EDS, LDS, RDS), 1
             )
             assert here.streams.resources("somebody else") is None
-        await _eventually(lambda: not list(here.streams.status()))
+        await eventually(lambda: not list(here.streams.status()))
 
 
 async def test_a_peer_may_only_be_who_the_rule_lets_it_be():
@@ -208,9 +208,3 @@ async def _status(here, request):
         await stream.write(request.SerializeToString())
         assert await stream.read() == data
         return csds_pb2.ClientStatusResponse.FromString(data)
-
-
-async def _eventually(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)

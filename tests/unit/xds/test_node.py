@@ -1,0 +1,110 @@
+"""Node messages as istio-agent and plain bootstraps write them (traffic.md section 4)."""
+
+import pytest
+from fake_proxy import node
+
+from pilothouse.model.proxies import InterceptionMode, Locality, NodeType, Profile
+from pilothouse.xds.node import MAX_ID_LENGTH, MAX_NODE_BYTES, InvalidNode, read_proxy
+
+ID = "sidecar~10.0.0.1~reviews-v1.default~default.svc.cluster.local"
+
+
+def test_an_id_is_enough():
+    """NM-01: nothing else is needed on the plaintext port; the profile is stock Envoy."""
+    proxy = read_proxy(node(ID))
+    assert proxy.type is NodeType.SIDECAR
+    assert proxy.ips == ("10.0.0.1",)
+    assert (proxy.name, proxy.namespace) == ("reviews-v1", "default")
+    assert proxy.domain == "default.svc.cluster.local"
+    assert proxy.profile is Profile.ENVOY
+    assert proxy.interception_mode is InterceptionMode.REDIRECT
+
+
+def test_metadata_of_an_agent():
+    """NM-02 to NM-06, NM-08, NM-09, NM-15, NM-20."""
+    proxy = read_proxy(
+        node(
+            ID,
+            {
+                "NAMESPACE": "other",
+                "LABELS": {"version": "v1", "app": "reviews"},
+                "STATIC_LABELS": {"app": "static", "zone": "z"},
+                "SERVICE_ACCOUNT": "bookinfo",
+                "INSTANCE_IPS": "10.0.0.1,10.0.0.2, fd00::1",
+                "CLUSTER_ID": "Kubernetes",
+                "NETWORK": "network1",
+                "ISTIO_VERSION": "1.30.0",
+                "INTERCEPTION_MODE": "NONE",
+                "NODE_NAME": "node-1",
+                "DNS_CAPTURE": "true",
+                "HTTP10": "1",
+                "UNPRIVILEGED_POD": True,
+                "UNKNOWN": [1, None, {"deep": ["x"]}],
+            },
+        )
+    )
+    assert proxy.namespace == "other"
+    assert proxy.labels == (("app", "reviews"), ("version", "v1"), ("zone", "z"))
+    assert proxy.ips == ("10.0.0.1", "10.0.0.2", "fd00::1")
+    assert (proxy.service_account, proxy.cluster_id, proxy.network) == (
+        "bookinfo", "Kubernetes", "network1",
+    )  # fmt: skip
+    assert proxy.interception_mode is InterceptionMode.NONE
+    assert (proxy.istio_version, proxy.node_name) == ("1.30.0", "node-1")
+    assert (proxy.dns_capture, proxy.http10, proxy.unprivileged) == (True, True, True)
+
+
+@pytest.mark.parametrize("value", ["false", "0", "", False, None, 0])
+def test_flags_that_are_not_set(value):
+    assert not read_proxy(node(ID, {"DNS_CAPTURE": value})).dns_capture
+
+
+def test_lists_may_be_lists():
+    """Quirk of section 4: INSTANCE_IPS is text in istio-agent's JSON, a list elsewhere."""
+    proxy = read_proxy(node(ID, {"INSTANCE_IPS": ["10.0.0.9", "nonsense"]}))
+    assert proxy.ips == ("10.0.0.1", "10.0.0.9")
+
+
+def test_the_address_may_come_from_metadata():
+    proxy = read_proxy(node(ID.replace("10.0.0.1", ""), {"INSTANCE_IPS": "10.0.0.9"}))
+    assert proxy.ips == ("10.0.0.9",)
+
+
+def test_a_name_without_a_namespace_needs_metadata():
+    bare = "router~10.0.0.1~gateway~x"
+    assert read_proxy(node(bare, {"NAMESPACE": "istio-system"})).name == "gateway"
+    with pytest.raises(InvalidNode, match=r"name\.namespace"):
+        read_proxy(node(bare))
+
+
+def test_the_profile_follows_what_the_proxy_is_built_with():
+    """0.1: istio-proxy tells itself by its extensions or its metadata; an explicit word wins."""
+    assert read_proxy(node(ID, extensions=["istio.stats"])).profile is Profile.ISTIO_PROXY
+    assert read_proxy(node(ID, extensions=["envoy.filters.http.lua"])).profile is Profile.ENVOY
+    agent = {"ISTIO_PROXY_SHA": "abc"}
+    assert read_proxy(node(ID, agent)).profile is Profile.ISTIO_PROXY
+    agent["PILOTHOUSE_PROFILE"] = "envoy"
+    assert read_proxy(node(ID, agent)).profile is Profile.ENVOY
+
+
+def test_locality_of_the_node():
+    """NM-26."""
+    made = node(ID)
+    made.locality.region, made.locality.zone, made.locality.sub_zone = "r", "z", "s"
+    assert read_proxy(made).locality == Locality(region="r", zone="z", subzone="s")
+
+
+def test_sizes_are_bounded():
+    """A node is kept as long as its stream, so it must not be large."""
+    with pytest.raises(InvalidNode, match="longer"):
+        read_proxy(node("sidecar~10.0.0.1~" + "x" * MAX_ID_LENGTH + ".y~z"))
+    with pytest.raises(InvalidNode, match="larger"):
+        read_proxy(node(ID, {"X": "x" * MAX_NODE_BYTES}))
+    with pytest.raises(InvalidNode, match="labels"):
+        read_proxy(node(ID, {"LABELS": {f"l{number}": "" for number in range(1_001)}}))
+
+
+def test_refusals_do_not_repeat_an_attackers_text():
+    with pytest.raises(InvalidNode) as caught:
+        read_proxy(node("x" * 900))
+    assert len(str(caught.value)) < 300
