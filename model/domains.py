@@ -17,14 +17,19 @@ def service_domains(
     """
     domains: list[str] = []
     for host in (service.host, *aliases):
-        domains.extend(_forms(host, service, namespace, domain_suffix))
-    if service.is_headless:
+        domains.extend(host_forms(host, namespace, domain_suffix))
+    if service.is_headless and service.is_kubernetes:
         domains = [form for name in domains for form in (name, f"*.{name}")]
     domains.extend(_addresses(service))
     return tuple(dict.fromkeys(domains))
 
 
-def _forms(host: str, service: Service, namespace: str, suffix: str) -> Iterator[str]:
+def host_forms(host: str, namespace: str, suffix: str) -> Iterator[str]:
+    """
+    Yield a host and the shorter names clients of `namespace` may call it by.
+
+    Only hosts under `suffix` have short names; who declared them does not count.
+    """
     yield host
     if host.startswith("*"):
         return
@@ -36,11 +41,11 @@ def _forms(host: str, service: Service, namespace: str, suffix: str) -> Iterator
         return
     # The first label of the suffix ("svc") makes one more short form.
     middle = suffix.split(".", 1)[0]
-    if owner == namespace and service.is_kubernetes:
+    if owner == namespace:
         yield name
         yield f"{name}.{owner}.{middle}"
         yield f"{name}.{owner}"
-    elif service.is_kubernetes:
+    else:
         yield f"{name}.{owner}"
         yield f"{name}.{owner}.{middle}"
 

@@ -68,9 +68,10 @@ def virtual_service_for(ctx: Ctx, asked: RoutingQuestion) -> ObjectKey | None:
     if not ranked:
         return None
     ranked.sort(key=lambda item: (-item[0][0], -item[0][1], item[1], item[2].meta.age_order))
-    winner = ranked[0][2]
-    for _, _, loser in ranked[1:]:
-        if loser.spec.http and winner.spec.http and ranked[0][0][0]:
+    _, reach, winner = ranked[0]
+    for _, other_reach, loser in ranked[1:]:
+        # One that is more widely visible still serves the others: being overridden is its point.
+        if reach == other_reach and loser.spec.http and winner.spec.http and ranked[0][0][0]:
             _report_shadowed(ctx, winner, loser, asked.host)
     return winner.meta.key
 

@@ -187,3 +187,13 @@ def service_for_host(ctx: Ctx, asked: HostQuestion) -> Service | None:
     if found is not None and found.resolution is Resolution.ALIAS:
         return hosts.get(found.alias_of)
     return found
+
+
+@query
+def aliases_of(ctx: Ctx, asked: HostQuestion) -> tuple[str, ...]:
+    """Return the hosts of ExternalName services that stand for a host, the oldest first (K8-05)."""
+    return tuple(
+        service.host
+        for service in ctx.get(scope_services, asked.scope)
+        if service.resolution is Resolution.ALIAS and service.alias_of == asked.host
+    )

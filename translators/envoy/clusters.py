@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
-from pilothouse._pb.envoy.config.core.v3 import config_source_pb2
+from pilothouse._pb.envoy.config.core.v3 import config_source_pb2, extension_pb2
 from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_pb2
+from pilothouse._pb.envoy.extensions.network.dns_resolver.cares.v3 import (
+    cares_dns_resolver_pb2,
+)
 from pilothouse._pb.google.protobuf import duration_pb2
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
@@ -30,7 +33,7 @@ from pilothouse.model.policies import (
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope, scope_services
-from pilothouse.model.services import Resolution, Service, ServiceKey, service
+from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
 from pilothouse.translators.envoy.cluster_policy import (
     apply_circuit_breakers,
     apply_http_options,
@@ -39,12 +42,13 @@ from pilothouse.translators.envoy.cluster_policy import (
     is_passthrough,
     speaks_http2,
 )
-from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.encoding import encode, pack
 from pilothouse.translators.envoy.endpoints import encode_assignment
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.upstream_tls import TlsUnavailable, apply_tls
 
 DNS_JITTER_NANOS: Final = 100_000_000
+DNS_QUERIES_PER_SOCKET: Final = 100
 _DNS: Final = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
 
 
@@ -117,7 +121,7 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     mesh = ctx.get(mesh_config, None)
     cluster = cluster_pb2.Cluster(name=str(name), alt_stat_name=f"{name};")
     cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
-    if not _apply_discovery(ctx, cluster, owner, name, key, policy):
+    if not _apply_discovery(ctx, cluster, owner, port, key, policy):
         return None
     apply_circuit_breakers(cluster, policy)
     apply_outlier_detection(cluster, policy)
@@ -140,13 +144,17 @@ def _apply_discovery(
     ctx: Ctx,
     cluster: cluster_pb2.Cluster,
     owner: Service,
-    name: ClusterName,
+    port: Port,
     key: ClusterKey,
     policy: Policy,
 ) -> bool:
+    name = ClusterName(key.port, key.subset, owner.host)
     if owner.resolution is Resolution.ORIGINAL_DESTINATION or is_passthrough(policy):
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+        target = port.target if not owner.is_kubernetes else None
+        if isinstance(target, int) and target != port.number:
+            cluster.original_dst_lb_config.upstream_port_override.value = target  # CL-11
         return True
     if owner.resolution is Resolution.ENDPOINTS:
         cluster.type = cluster_pb2.Cluster.EDS
@@ -159,6 +167,7 @@ def _apply_discovery(
     cluster.dns_refresh_rate.FromTimedelta(ctx.get(mesh_config, None).dns_refresh_rate)
     cluster.respect_dns_ttl = True
     cluster.dns_jitter.CopyFrom(duration_pb2.Duration(nanos=DNS_JITTER_NANOS))
+    cluster.typed_dns_resolver_config.CopyFrom(_RESOLVER)
     rule = ctx.get(merged_rule, key.rule) if key.rule else None
     labels: tuple[tuple[str, str], ...] = ()
     for subset in rule.subsets if rule else ():
@@ -241,4 +250,14 @@ def _ads() -> config_source_pb2.ConfigSource:
     return source
 
 
+def _resolver() -> extension_pb2.TypedExtensionConfig:
+    # A fresh socket now and then, so that a resolver that went away is left (CL-03).
+    config = cares_dns_resolver_pb2.CaresDnsResolverConfig()
+    config.udp_max_queries.value = DNS_QUERIES_PER_SOCKET
+    return extension_pb2.TypedExtensionConfig(
+        name="envoy.network.dns_resolver.cares", typed_config=pack(config)
+    )
+
+
+_RESOLVER: Final = _resolver()
 _EDS: Final = cluster_pb2.Cluster.EdsClusterConfig(eds_config=_ads())

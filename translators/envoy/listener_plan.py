@@ -6,7 +6,7 @@ with a finding. Plans are values without protobuf: a listener is only encoded ag
 changes, which an edit of an HTTP route or of a hidden peer never does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -111,7 +111,8 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
 
 
 def _chains(ctx: Ctx, view: View, service: Service, port: int) -> tuple[TcpChain, ...]:
-    return ctx.get(tcp_chains, TcpQuestion(view.scope, view.labels, service.key, port))
+    asked = TcpQuestion(view.scope, view.labels, service.key, port, view.domain_suffix)
+    return ctx.get(tcp_chains, asked)
 
 
 def _claims(ctx: Ctx, view: View, service: Service) -> Iterator[ListenerPlan]:
@@ -121,9 +122,16 @@ def _claims(ctx: Ctx, view: View, service: Service) -> Iterator[ListenerPlan]:
         if port.protocol is Protocol.UDP:
             continue
         if port.protocol.is_http:
-            yield _http_claim(view, port)
+            claims: Iterable[ListenerPlan] = (_http_claim(view, port),)
         else:
-            yield from _opaque_claims(ctx, view, service, port)
+            claims = _opaque_claims(ctx, view, service, port)
+        for claim in claims:
+            if claim.is_wildcard and port.number in RESERVED_PORTS:
+                source = service.source.at(f"spec.ports[port={port.number}]")
+                problem = f"Port {port.number} belongs to the proxy itself; no listener is made."
+                ctx.report(_dropped(source, problem))
+            else:
+                yield claim
 
 
 def _binds(view: View) -> bool:
@@ -190,12 +198,6 @@ def _is_family(view: View, address: str) -> bool:
 
 
 def _merge(ctx: Ctx, plans: dict[ListenerName, ListenerPlan], claim: ListenerPlan) -> None:
-    port = claim.name.port
-    if claim.is_wildcard and port in RESERVED_PORTS:
-        ctx.report(
-            _dropped(claim, f"Port {port} belongs to the proxy itself; no listener is made for it.")
-        )
-        return
     stored = plans.get(claim.name)
     if stored is None:
         plans[claim.name] = claim
@@ -203,7 +205,7 @@ def _merge(ctx: Ctx, plans: dict[ListenerName, ListenerPlan], claim: ListenerPla
     if stored.is_locked:
         return
     if Protocol.MONGO in (stored.protocol, claim.protocol) and stored.protocol != claim.protocol:
-        ctx.report(_dropped(claim, f"{claim.name} already carries another protocol."))
+        ctx.report(_dropped(claim.source, f"{claim.name} already carries another protocol."))
         return
     plans[claim.name] = _merged(ctx, stored, claim)
 
@@ -217,24 +219,25 @@ def _merged(ctx: Ctx, stored: ListenerPlan, claim: ListenerPlan) -> ListenerPlan
         return claim
     chains = {chain.match_key: chain for chain in stored.tcp}
     for chain in claim.tcp:
-        if chain.match_key in chains:
+        first = chains.setdefault(chain.match_key, chain)
+        is_same_rule = chain.routed_by is not None and first.routed_by == chain.routed_by
+        if first is not chain and not is_same_rule:
             ctx.report(
                 _dropped(
-                    claim,
-                    f"{claim.name} already carries {chains[chain.match_key].stat_prefix}; "
-                    "connections to it cannot be told apart from this service's.",
+                    claim.source,
+                    f"{claim.name} already carries {first.stat_prefix}; connections to it "
+                    "cannot be told apart from this service's.",
                 )
             )
-        chains.setdefault(chain.match_key, chain)
     kind = stored.kind if stored.kind is claim.kind else Kind.AUTO
     return replace(stored, kind=kind, route=stored.route or claim.route, tcp=tuple(chains.values()))
 
 
-def _dropped(claim: ListenerPlan, problem: str) -> Finding:
+def _dropped(source: Source, problem: str) -> Finding:
     return Finding(
         Severity.WARNING,
         "ListenerConflict",
-        claim.source.ref,
+        source.ref,
         problem,
         "Use another port, give the service an address of its own, or declare the protocol.",
     )

@@ -33,8 +33,8 @@ def metadata(
     change (clusters, listeners): an edit that shapes nothing must not drain connections.
     """
     result = base_pb2.Metadata()
-    listed = result.filter_metadata[PILOTHOUSE].fields["sources"].list_value
-    for source in sources:
+    for source in dict.fromkeys(sources):
+        listed = result.filter_metadata[PILOTHOUSE].fields["sources"].list_value
         fields = listed.values.add().struct_value.fields
         ref = source.ref
         fields["kind"].string_value = ref.kind

@@ -13,6 +13,7 @@ from pilothouse.api.destination_rule import ConsistentHash
 from pilothouse.api.duration import Duration
 from pilothouse.api.virtual_service import L4Match, RouteDestination, TlsMatch, VirtualService
 from pilothouse.graph.core import Ctx, query
+from pilothouse.model.domains import host_forms
 from pilothouse.model.names import ClusterName
 from pilothouse.model.policies import Policy, RuleQuestion, merged_rule, policy_for, rule_for
 from pilothouse.model.protocols import Protocol
@@ -23,7 +24,7 @@ from pilothouse.model.routing import (
     virtual_service,
     virtual_service_for,
 )
-from pilothouse.model.scopes import Scope
+from pilothouse.model.scopes import HostQuestion, Scope, aliases_of
 from pilothouse.model.services import Port, Service, ServiceKey, service
 from pilothouse.translators.envoy.filter_chains import WeightedCluster
 from pilothouse.translators.envoy.virtual_hosts import target_resolver
@@ -36,6 +37,7 @@ class TcpQuestion(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     service: ServiceKey
     port: int
+    domain_suffix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,10 @@ def tcp_chains(ctx: Ctx, asked: TcpQuestion) -> tuple[TcpChain, ...]:
         covers_all = True
     if not covers_all:
         chains.append(_own_chain(ctx, asked, owner, port, ranges))
-    return tuple(chains)
+    first: dict[object, TcpChain] = {}
+    for chain in chains:
+        first.setdefault(chain.match_key, chain)
+    return tuple(first.values())
 
 
 def _own_chain(
@@ -88,17 +93,26 @@ def _own_chain(
 ) -> TcpChain:
     name = str(ClusterName(port.number, "", owner.host))
     # With an address of its own the listener is the match; without one only SNI tells (LS-07).
-    needs_sni = port.protocol.is_tls and (not owner.vips or bool(ranges))
+    has_address = owner.is_headless or (bool(owner.vips) and not ranges)
+    needs_sni = port.protocol.is_tls and not has_address
     policy = _policy(ctx, asked, owner)
     return TcpChain(
         clusters=(WeightedCluster(name, 1),),
         stat_prefix=name,
         source=owner.source,
-        sni=(owner.host,) if needs_sni else (),
+        sni=_sni_names(ctx, asked, owner) if needs_sni else (),
         cidrs=ranges,
         idle_timeout=_idle_timeout(policy),
         hashes_source_ip=_hashes_source_ip(policy),
     )
+
+
+def _sni_names(ctx: Ctx, asked: TcpQuestion, owner: Service) -> tuple[str, ...]:
+    # ExternalName services lend the target their names (K8-05).
+    names = [owner.host]
+    for alias in ctx.get(aliases_of, HostQuestion(asked.scope, owner.host)):
+        names.extend(host_forms(alias, asked.scope.namespace, asked.domain_suffix))
+    return tuple(dict.fromkeys(names))
 
 
 def _tls_rules(

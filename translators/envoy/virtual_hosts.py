@@ -57,12 +57,12 @@ def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
     host = route_components_pb2.VirtualHost(
         name=str(key.name), domains=key.domains, include_request_attempt_count=True
     )
+    routes: list[route_components_pb2.Route] = []
     if row is not None and row.spec.http and key.scope is not None:
         routes = _routes(ctx, key, key.scope, row)
-    elif key.service is not None:
+    if not routes and key.service is not None:
+        # None of its rules is for this port or client: the service is as if it had no rules.
         routes = [_default_route(ctx, key, key.service)]
-    else:
-        return None
     if not routes:
         return None
     host.routes.extend(routes)
