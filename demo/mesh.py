@@ -57,6 +57,7 @@ class BookinfoMesh:
         self._is_temporary = workdir is None
         self._delta = delta
         self._children: list[ChildProcess] = []
+        self._control_plane: ChildProcess | None = None
 
     @property
     def url(self) -> str:
@@ -97,7 +98,7 @@ class BookinfoMesh:
         """Stop everything and remove what was made. Idempotent."""
         await asyncio.gather(
             *(envoy.stop() for envoy in self.envoys.values()),
-            *(child.stop() for child in self._children),
+            *(child.stop() for child in self._programs()),
         )
         await self.ground.close()
         if self._is_temporary:
@@ -105,10 +106,16 @@ class BookinfoMesh:
 
     def raise_if_ended(self) -> None:
         """Raise ChildExited if one of the programs has ended."""
-        for child in self._children:
+        for child in self._programs():
             child.raise_if_ended()
         for envoy in self.envoys.values():
             envoy.child.raise_if_ended()
+
+    async def restart_control_plane(self) -> None:
+        """Kill the control plane as a crash would, and start another on the same port."""
+        if self._control_plane is not None:
+            await self._control_plane.kill()
+        await self._start_control_plane()
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the config in one step, as editors and `kubectl cp` do."""
@@ -140,6 +147,11 @@ class BookinfoMesh:
     ) -> None:
         """Stop it."""
         await self.stop()
+
+    def _programs(self) -> list[ChildProcess]:
+        """All children but the Envoys."""
+        extra = [] if self._control_plane is None else [self._control_plane]
+        return [*self._children, *extra]
 
     def _admin_path(self, workload: BookinfoWorkload) -> Path:
         return self.workdir / workload.name / "admin.sock"
@@ -175,6 +187,7 @@ class BookinfoMesh:
 
     async def _start_control_plane(self) -> None:
         ports_file = self.workdir / "ports.json"
+        ports_file.unlink(missing_ok=True)
         address = self.ground.control_plane_address
         child = ChildProcess(
             "control-plane",
@@ -184,7 +197,8 @@ class BookinfoMesh:
                 "pilothouse",
                 "serve",
                 f"--config-dir={self.config_dir}",
-                f"--grpc-addr={address}:0",
+                # After a restart the Envoys look for it where it was.
+                f"--grpc-addr={address}:{self.ports.get('grpc', 0)}",
                 "--secure-grpc-addr=off",
                 "--monitoring-addr=127.0.0.1:0",
                 f"--ports-file={ports_file}",
@@ -197,7 +211,7 @@ class BookinfoMesh:
             environment={"PYTHONSAFEPATH": "1"},
             netns=self.ground.control_plane_netns(),
         )
-        self._children.append(child)
+        self._control_plane = child
         await child.start()
         try:
             async with asyncio.timeout(_START_SECONDS):

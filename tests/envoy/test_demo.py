@@ -9,19 +9,23 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from pilothouse.demo import guard
+from pilothouse.demo.bookinfo import stage_text
 from pilothouse.demo.command import FAILED, OK, Options, run
 from pilothouse.demo.envoy import EnvoyProcess, find_envoy
 from pilothouse.demo.errors import ChildExited, EnvoyMissing, NotReady
 from pilothouse.demo.ground import LoopbackGround
 from pilothouse.demo.mesh import BookinfoMesh
 from pilothouse.demo.process import ChildProcess
+from pilothouse.demo.story import READERS, STAGES
+from pilothouse.demo.traffic import Traffic
 from pilothouse.translators.envoy.bootstrap import (
     Address,
     PipeAddress,
@@ -142,6 +146,24 @@ async def test_the_story_comes_true(short_path: Path, delta: bool) -> None:
     assert rejections(short_path) == []
 
 
+async def test_a_restart_of_the_control_plane_costs_no_request(short_path: Path) -> None:
+    """Envoys serve on without it, and obey the next one."""
+    mesh = BookinfoMesh(LoopbackGround(loopback=LOOPBACK), workdir=short_path / "w")
+    async with mesh, Traffic(mesh.url, READERS) as traffic:
+        await until(lambda: len(traffic.since(0)) >= 20)
+
+        await mesh.restart_control_plane()
+        restarted = time.monotonic()
+        await until(lambda: len(traffic.since(restarted)) >= 20)
+        mesh.write(STAGES[2].target, stage_text(STAGES[2].file))
+        await until(lambda: any(s.version == "v2" for s in traffic.since(restarted)))
+
+        samples = traffic.since(0)
+    assert {sample.status for sample in samples} == {200}
+    assert {sample.version for sample in samples if sample.user == ""} == {"v1"}
+    assert rejections(short_path) == []
+
+
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0
     or shutil.which("ip") is None
@@ -227,6 +249,12 @@ def rejections(folder: Path) -> list[str]:
         for line in log.read_text().splitlines()
         if "rejected" in line
     ]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 (samples arrive silently)
+            await asyncio.sleep(0.02)
 
 
 def work_folders(folder: Path) -> list[str]:
