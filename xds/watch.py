@@ -189,7 +189,8 @@ class Watch:
                 # The client cannot know whether the wildcard still covers it (protocol text).
                 self._owed[name] = None
         if change.wildcard_ended:
-            for name in [n for n in self.client if n not in self.subscription.names]:
+            known = {*self.client, *self.rejected, *self._dirty, *self._removals}
+            for name in known - self.subscription.names.keys():
                 self._forget(name)
             self._look_at_all = False
         if change.wildcard_asked:
