@@ -14,7 +14,7 @@ import msgspec
 from pilothouse.api import diagnosis, support
 from pilothouse.api.checks import CHECKS
 from pilothouse.api.duration import Duration
-from pilothouse.api.kinds import ISTIO_GROUP, KINDS, MESH_CONFIG, Kind, find, in_group
+from pilothouse.api.kinds import KINDS, MESH_CONFIG, Kind, find, in_group
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.metadata import read_metadata
 from pilothouse.api.opaque import SECURITY_KINDS, Opaque
@@ -22,7 +22,7 @@ from pilothouse.api.problem import Problem
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 
 _ISTIO_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
-_HELD_ELSEWHERE: Final = ("istio.io", "gateway.networking.k8s.io")
+_OF_A_MESH: Final = ("gateway.networking.k8s.io",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +220,12 @@ def _unknown_kind(document: dict[str, Any]) -> Decoded:
             f"Write one of {', '.join(known.api_versions)}.",
         )
     group = api_version.rpartition("/")[0]
-    if group.endswith(ISTIO_GROUP):
+    if any(each.group == group for each in KINDS if each.is_istio):
         message = f'There is no kind "{name}" in {api_version}.'
         names = (each.name for each in KINDS if each.group == group)
         remedy = diagnosis.did_you_mean(name, names)
         return _broken(ref.at("kind"), "UnknownKind", message, remedy)
-    severity = Severity.WARNING if group in _HELD_ELSEWHERE else Severity.INFO
+    severity = Severity.WARNING if group in _OF_A_MESH else Severity.INFO
     message = f"{name} ({api_version}) is not read by this version."
     finding = Finding(severity, "KindIgnored", ref, message)
     return Decoded(ref, None, (finding,))

@@ -16,10 +16,8 @@ from pilothouse.api.support import LEDGER, Outcome, struct_within
 
 def _messages() -> Iterator[type[msgspec.Struct]]:
     """Every message type that an Istio object or the mesh config is made of."""
-    waiting: list[type[msgspec.Struct]] = [MeshConfig]
-    for kind in KINDS:
-        if kind.is_istio and kind.row is not Opaque:
-            waiting.append(msgspec.structs.fields(kind.row)[1].type)
+    rows = {kind.row for kind in KINDS if kind.is_istio and kind.row is not Opaque}
+    waiting = [MeshConfig, *(msgspec.structs.fields(row)[1].type for row in rows)]
     seen: set[type[msgspec.Struct]] = set()
     while waiting:
         message = waiting.pop()

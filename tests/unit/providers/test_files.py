@@ -1,7 +1,6 @@
 """The file store on a real directory: what is read, and what is seen live."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -109,7 +108,7 @@ async def test_edits_renames_additions_and_removals_are_seen(tmp_path: Path) -> 
         (tmp_path / "a.yaml").write_text(service("a", 81))
         await seen.until(lambda: seen.ports["a"] == 81)
         (tmp_path / "new.tmp").write_text(service("a", 82))
-        os.replace(tmp_path / "new.tmp", tmp_path / "a.yaml")
+        (tmp_path / "new.tmp").replace(tmp_path / "a.yaml")
         await seen.until(lambda: seen.ports["a"] == 82)
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "b.yaml").write_text(service("b"))
