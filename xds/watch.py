@@ -184,8 +184,11 @@ class Watch:
         if change is UNCHANGED and not in_full:
             return
         for name in change.dropped:
+            if self.subscription.wildcard and not self._is_delta:
+                self._dirty[name] = None  # the wildcard may still cover it
+                continue
             self._forget(name)
-            if self._is_delta and self.subscription.wildcard:
+            if self.subscription.wildcard:
                 # The client cannot know whether the wildcard still covers it (protocol text).
                 self._owed[name] = None
         if change.wildcard_ended:
