@@ -50,7 +50,7 @@ def validate(*, files: tuple[Path, ...], output: str, strict: bool) -> int:
 
 
 def _read(files: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:
-    from pilothouse.providers.files import is_config_file  # noqa: PLC0415 (start-up time)
+    from pilothouse.providers.walk import is_config_file  # noqa: PLC0415 (start-up time)
 
     for file in files:
         if str(file) == "-":

@@ -78,6 +78,9 @@ class DirectoryState:
         self._config_map = ObjectId("ConfigMap", ObjectKey(root_namespace, _MESH_CONFIG_MAP))
         self._files: dict[str, _File] = {}
         self._owners: dict[ObjectId, list[str]] = {}
+        # What findings are made of, so that asking for them costs as much as there are.
+        self._faulty: set[str] = set()
+        self._contested: set[ObjectId] = set()
         self._memory: LineMemory = {}
         self._mesh_lines: dict[str, int] = {}
         self._mesh_from_file: MeshReading | None = None
@@ -151,7 +154,7 @@ class DirectoryState:
 
     def findings(self) -> tuple[Finding, ...]:
         """Return all findings with file and line, in the order of files and lines."""
-        found = [finding for each in self._files.values() for finding in each.findings]
+        found = [finding for path in self._faulty for finding in self._files[path].findings]
         found.extend(self._duplicates())
         for reading in (self._mesh_from_map, self._mesh_from_file):
             if reading is not None:
@@ -159,7 +162,8 @@ class DirectoryState:
         return tuple(sorted(found, key=lambda each: (each.ref.file, each.ref.line, each)))
 
     def _duplicates(self) -> Iterator[Finding]:
-        for identity, owners in self._owners.items():
+        for identity in self._contested:
+            owners = self._owners[identity]
             for path in owners[1:]:
                 place = self._files[path].places[identity]
                 yield _duplicate(identity, path, place.line, owners[0])
@@ -180,6 +184,11 @@ class DirectoryState:
                 del self._owners[identity]
         for identity in after.rows.keys() - before.rows.keys():
             insort(self._owners.setdefault(identity, []), path)
+        self._faulty.discard(path)
+        if after.findings:
+            self._faulty.add(path)
+        self._contested -= touched
+        self._contested |= {each for each in touched if len(self._owners.get(each, ())) > 1}
         changes = []
         for identity in sorted(touched):
             row = self._in_use(identity)

@@ -6,14 +6,13 @@ Reads only what changed; survives a directory that vanishes and comes back.
 """
 
 import asyncio
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import watchfiles
+import structlog
 
 from pilothouse.api.meta import ObjectKey
 from pilothouse.errors import SourceError
@@ -25,20 +24,30 @@ from pilothouse.providers.directory_state import (
     ObjectId,
 )
 from pilothouse.providers.documents import chunks_of, digest_of, object_line
+from pilothouse.providers.inotify import Inotify
+from pilothouse.providers.walk import (
+    UNKNOWN,
+    Stamp,
+    Tree,
+    content_of,
+    identity,
+    is_config_file,
+    stamp_of,
+    walk,
+)
 from pilothouse.providers.yaml_loader import MAX_BYTES, YamlError
 
-SUFFIXES: Final = (".yaml", ".yml", ".json")
-_BACKUPS: Final = ("~", ".swp", ".swx", ".bak", ".orig", ".tmp")
-_STEP_MS: Final = 20
-_DEBOUNCE_MS: Final = 50
-_TICK_MS: Final = 200
-_TICKS_PER_LOOK: Final = 5
-_IDLE_LOOK_SECONDS: Final = 0.5
+LOOK_EVERY_SECONDS: Final = 1.0
+LOOK_COST_SHARE: Final = 0.01
+"""Looking at the whole tree without a reason takes this part of the time at most."""
 
-Stamp = tuple[int, int, int, int]
-"""What tells that a file changed: device, inode, size, modification time in ns."""
+SETTLE_SECONDS: Final = 0.002
+"""How long a notice waits for others, so that files written together are read together."""
 
-_UNKNOWN: Final[Stamp] = (0, 0, -1, 0)
+REPLACEMENT_SECONDS: Final = 0.05
+"""How long a removal waits for a replacement: tools move the old away and then the new in."""
+
+log = structlog.get_logger()
 
 
 class FileStore:
@@ -69,20 +78,26 @@ class FileStore:
         self._state.forget_lines()
         return changes
 
-    def refresh(self) -> list[Change]:
-        """Compare the directory with what was read, read what differs, return what changed."""
+    def refresh(self, tree: Tree | None = None) -> list[Change]:
+        """
+        Compare the directory with what was read, read what differs, return what changed.
+
+        `tree` is what was just found there, if somebody looked already.
+        """
         changes = self._refresh_mesh_config()
         self._is_gone = not self._root.is_dir()
         if self._is_gone:
             return changes  # a folder that is away for a moment must not take the mesh with it
-        present = dict(_walk(self._root))
+        present = (tree or walk(str(self._root))).files
+        if present == self._stamps:
+            return changes
         for name in sorted(self._stamps.keys() - present.keys()):
             del self._stamps[name]
             changes.extend(self._state.update(name, None))
-        for name, (path, stamp) in sorted(present.items()):
+        for name, stamp in sorted(present.items()):
             if self._stamps.get(name) != stamp:
                 self._stamps[name] = stamp
-                changes.extend(self._read(name, path))
+                changes.extend(self._read(name))
         return _last_of_each(changes)
 
     async def watch(self, on_change: Callable[[list[Change]], None]) -> None:
@@ -90,58 +105,92 @@ class FileStore:
         Call `on_change` with each batch of changes; runs until cancelled.
 
         The batch is empty if only findings changed. Besides the system's notices it looks by
-        itself once a second: for links to other places, and for what happened while no watcher
-        ran.
+        itself about once a second: for links to other places, for file systems without notices,
+        and for what happened while nobody watched.
         """
         while True:
             while not self._root.is_dir():
-                self._look(on_change)
-                await asyncio.sleep(_IDLE_LOOK_SECONDS)
-            root = _identity(self._root)
+                self._report(self.refresh, on_change)
+                await asyncio.sleep(LOOK_EVERY_SECONDS / 2)
             try:
-                await self._watch_one(root, on_change)
-            except FileNotFoundError:
-                continue  # it vanished again before the watcher ran
+                with Inotify() as notices:
+                    await self._watch_root(notices, on_change)
+            except OSError as error:
+                log.warning("files.no_notices", reason=str(error), remedy="Changes take a second.")
+                await self._watch_root(None, on_change)
 
-    async def _watch_one(
-        self, root: tuple[int, int] | None, on_change: Callable[[list[Change]], None]
+    async def _watch_root(
+        self, notices: Inotify | None, on_change: Callable[[list[Change]], None]
     ) -> None:
-        watched = {self._root}
-        if self._mesh_config is not None:
-            watched.add(self._mesh_config.absolute().parent)
-        ticks = 0
-        async for events in watchfiles.awatch(
-            *watched,
-            watch_filter=None,
-            step=_STEP_MS,
-            debounce=_DEBOUNCE_MS,
-            rust_timeout=_TICK_MS,
-            yield_on_timeout=True,
-        ):
-            if events:
-                self._distrust(path for _, path in events)
-            # The first tick looks too: a change just before the watcher ran has no event.
-            if events or ticks % _TICKS_PER_LOOK == 0:
-                self._look(on_change)
-            ticks += 1
-            if _identity(self._root) != root:
+        """Watch until the directory is another one than at first."""
+        clock = asyncio.get_running_loop().time
+        root = identity(str(self._root))
+        while True:
+            began = clock()
+            # In a thread: a large tree must not hold up the streams.
+            tree = await asyncio.to_thread(walk, str(self._root))
+            if root is None or identity(str(self._root)) != root:
                 return
+            is_new = notices is not None and notices.follow(self._followed(tree))
+            self._report(partial(self.refresh, tree), on_change)
+            if is_new:
+                continue  # what was written there before it was followed has no notice
+            wait_seconds = max(LOOK_EVERY_SECONDS, (clock() - began) / LOOK_COST_SHARE)
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    await self._take_notices(notices, on_change)
+            except TimeoutError:
+                continue
 
-    def _look(self, on_change: Callable[[list[Change]], None]) -> None:
+    async def _take_notices(
+        self, notices: Inotify | None, on_change: Callable[[list[Change]], None]
+    ) -> None:
+        """Read files as their notices come, until one says more than that files changed."""
+        if notices is None:
+            await asyncio.Event().wait()
+            return
+        while True:
+            paths = await notices.changed(SETTLE_SECONDS)
+            if paths is None or any("/.." in path for path in paths):
+                return  # folders changed; "..data" is how mounted ConfigMaps swap theirs
+            names = self._names(paths)
+            if any(stamp_of(self._path(name)) is None for name in names):
+                await asyncio.sleep(REPLACEMENT_SECONDS)
+                return
+            self._report(partial(self._read_again, names), on_change)
+
+    def _followed(self, tree: Tree) -> list[str]:
+        if self._mesh_config is None:
+            return tree.folders
+        return [*tree.folders, str(self._mesh_config.absolute().parent)]
+
+    def _names(self, paths: frozenset[str]) -> list[str]:
+        """Return the config files among paths below the root, by name; note the mesh config."""
+        if self._mesh_config is not None and str(self._mesh_config.absolute()) in paths:
+            self._mesh_stamp = None
+        prefix = f"{self._root}/"
+        return [
+            path.removeprefix(prefix)
+            for path in sorted(paths)
+            if path.startswith(prefix) and is_config_file(path.rpartition("/")[2])
+        ]
+
+    def _read_again(self, names: list[str]) -> list[Change]:
+        """Read files even if size and time are the same: clocks of files are coarse."""
+        changes = self._refresh_mesh_config()
+        for name in names:
+            self._stamps[name] = stamp_of(self._path(name)) or UNKNOWN
+            changes.extend(self._read(name))
+        return _last_of_each(changes)
+
+    def _report(
+        self, look: Callable[[], list[Change]], on_change: Callable[[list[Change]], None]
+    ) -> None:
         before = self.findings()
-        changes = self.refresh()
+        changes = look()
         self._state.forget_lines()
         if changes or self.findings() != before:
             on_change(changes)
-
-    def _distrust(self, changed: Iterable[str]) -> None:
-        """Read these again even if size and time are the same: clocks of files are coarse."""
-        for path in changed:
-            name = os.path.relpath(path, self._root)
-            if name in self._stamps:
-                self._stamps[name] = _UNKNOWN
-            if self._mesh_config is not None and Path(path) == self._mesh_config.absolute():
-                self._mesh_stamp = None
 
     def findings(self) -> tuple[Finding, ...]:
         """Return the findings of all files, with file and line."""
@@ -173,7 +222,7 @@ class FileStore:
         path = self._mesh_config
         if path is None:
             return []
-        stamp = _stamp(path)
+        stamp = stamp_of(str(path))
         if stamp is None or stamp == self._mesh_stamp:
             return []  # a file that is away for a moment keeps its last good version
         self._mesh_stamp = stamp
@@ -182,11 +231,14 @@ class FileStore:
         except OSError:
             return []
 
-    def _read(self, name: str, path: Path) -> list[Change]:
-        if self._stamps[name][2] > MAX_BYTES:
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _read(self, name: str) -> list[Change]:
+        if self._stamps[name].size > MAX_BYTES:
             return self._state.fail(name, f"it is larger than {MAX_BYTES // 2**20} MiB")
         try:
-            return self._state.update(name, path.read_bytes())
+            return self._state.update(name, content_of(self._path(name)))
         except FileNotFoundError:
             del self._stamps[name]
             return self._state.update(name, None)
@@ -198,56 +250,3 @@ def _last_of_each(changes: Iterable[Change]) -> list[Change]:
     """Leave one change per object: the last, in the order of first appearance."""
     last = {(each.kind, each.key): each for each in changes}
     return list(last.values())
-
-
-def is_config_file(name: str) -> bool:
-    """Tell whether a file name is that of config, and not hidden or an editor's backup."""
-    return (
-        name.endswith(SUFFIXES) and not name.startswith((".", "#")) and not name.endswith(_BACKUPS)
-    )
-
-
-def _walk(root: Path) -> Iterator[tuple[str, tuple[Path, Stamp]]]:
-    """Yield (path below the root, (path, stamp)) of each config file; links are followed once."""
-    seen: set[tuple[int, int]] = set()
-    folders = [("", root)]
-    while folders:
-        prefix, folder = folders.pop()
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue  # a link back to where we have been
-            seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            continue  # it vanished, or is not ours to read
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                if entry.is_dir():
-                    folders.append((f"{prefix}{entry.name}/", Path(entry.path)))
-                elif is_config_file(entry.name):
-                    stamp = _stamp(Path(entry.path))
-                    if stamp is not None:
-                        yield prefix + entry.name, (Path(entry.path), stamp)
-            except OSError:
-                continue
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
