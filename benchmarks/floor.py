@@ -38,7 +38,7 @@ class Floor:
         await self._server.start()
         return port
 
-    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
+    async def _stream(self, _requests: AsyncIterator[bytes], context: Any) -> None:
         self._contexts.append(context)
         while await context.read() is not grpc.aio.EOF:
             pass
@@ -61,7 +61,7 @@ class _Any(grpc.GenericRpcHandler):
     def __init__(self, handler: Any) -> None:
         self._handler = handler
 
-    def service(self, handler_call_details: Any) -> Any:
+    def service(self, handler_call_details: Any) -> Any:  # noqa: ARG002 (grpc names it)
         return self._handler
 
 

@@ -133,9 +133,7 @@ class Mesh:
 
     def irrelevant_change(self, index: int, mark: str) -> tuple[Path, Path]:
         """Change an annotation, which no proxy should hear of."""
-        return self._beside(
-            self._service_path(index), self._service(index, self.endpoints, mark)
-        )
+        return self._beside(self._service_path(index), self._service(index, self.endpoints, mark))
 
     def route_change(self, namespace: int, weight: int) -> tuple[Path, Path]:
         """Give the first VirtualService of a namespace other weights."""

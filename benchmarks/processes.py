@@ -1,4 +1,4 @@
-"""The processes of a run: the server as users start it, the helpers, and what /proc says of them."""
+"""The processes of a run: the server as users start it, the helpers, and what /proc says."""
 
 import asyncio
 import json

@@ -100,9 +100,7 @@ class Bench:
         server = self.server
         self.results["resources_of_a_proxy"] = first["resources"]
         self.results["cold_start_to_ready_seconds"] = server.ready_at - server.started_at
-        self.results["cold_start_to_first_proxy_seconds"] = (
-            first["complete_at"] - server.started_at
-        )
+        self.results["cold_start_to_first_proxy_seconds"] = first["complete_at"] - server.started_at
         self.results["rss_one_proxy_bytes"] = server.rss_bytes()
         cpu, began = server.cpu_seconds(), time.monotonic()
         rest = await self._connect(identities[1:])

@@ -33,9 +33,7 @@ from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
 )
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SHORT_NAMES
 
-ADS_PATH: Final = (
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-)
+ADS_PATH: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
 
 class Response:
