@@ -113,6 +113,7 @@ def _invite(screen: RichScreen, mesh: BookinfoMesh) -> None:
     screen.say(f"  Product page    {visit(mesh.url)}")
     screen.say(f"  as jason        {visit(mesh.url + '?u=jason')}")
     screen.say(f"  Config          {mesh.config_dir}  (edit a file and load the page again)")
+    screen.say(f"  Logs            {mesh.workdir}")
     screen.say(f"  Proxies         {visit(mesh.monitoring_url + '/debug/syncz')}")
     screen.say(f"  Metrics         {visit(mesh.monitoring_url + '/metrics')}")
     for name in mesh.envoys:

@@ -16,6 +16,8 @@ from pilothouse.demo.netns import NetworkNamespace, NetworkNamespaces
 
 pytestmark = [
     pytest.mark.root,
+    # One process: each run removes what the dead have left, which these tests make.
+    pytest.mark.xdist_group("demo"),
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and the program ip"
     ),
