@@ -381,7 +381,10 @@ class Graph:
             if node.rdeps or node.pins:
                 continue
             if node.query is None:
-                continue  # a cell is one small object per row read; it goes with its table
+                table, cell = node.key
+                if self._cells[table].get(cell) is node:
+                    del self._cells[table][cell]
+                continue
             nodes = self._nodes[node.query]
             if nodes.get(node.key) is node:
                 del nodes[node.key]
