@@ -12,9 +12,9 @@ import structlog
 
 from pilothouse.model.resource import SHORT_NAMES
 from pilothouse.runtime.metrics import Metrics
+from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource, truncated
 from pilothouse.xds.status import StreamInfo
-from pilothouse.xds.watch import Acked
 
 MAX_LISTED: Final = 10
 

@@ -6,9 +6,9 @@ The composition root implements it. Calls come on the event loop and must return
 
 from typing import Protocol
 
+from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.status import StreamInfo
-from pilothouse.xds.watch import Acked
 
 
 class Observer(Protocol):

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pilothouse.model.resource import CDS, EDS, LDS, PUSH_ORDER, RDS, Resource
+from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.requests import DeltaRequest, InvalidRequest, Request, SotwRequest, Variant
 from pilothouse.xds.subscription import SubscriptionChange
-from pilothouse.xds.watch import Acked, Draft, View, Watch
+from pilothouse.xds.watch import Draft, View, Watch
 
 WARMING_LIMIT_SECONDS: Final = 5.0
 """How long listeners and routes wait for new clusters, and removals for the first requests."""

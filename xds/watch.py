@@ -6,8 +6,7 @@ decides what a message of its type must hold. No sockets, tasks, clocks or graph
 read through a `View`, and time comes as an argument.
 
 Bookkeeping is optimistic: `client` is what the client will have once it has applied all messages in
-flight. Each message in flight remembers what it replaced, so that a refusal can be undone. Memory
-is bounded by the number of names, whatever the client does or leaves undone.
+flight; a refusal undoes what its message did.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pilothouse.model.resource import CDS, LDS, WILDCARD_TYPES, Resource
+from pilothouse.xds.in_flight import Carried, Changes, Held, InFlight, Message
+from pilothouse.xds.progress import Acked, Progress
 from pilothouse.xds.rejections import RejectedResource, blame, truncated
 from pilothouse.xds.subscription import UNCHANGED, Subscription, SubscriptionChange
 
 FULL_STATE_TYPES: Final = frozenset({CDS, LDS})
 """Types whose SotW responses hold everything: what is absent is deleted by the client."""
-
-MAX_IN_FLIGHT: Final = 4
-"""Messages of one type remembered one by one; older ones are remembered together."""
 
 MAX_DELTA_BYTES: Final = 4_000_000
 """A delta message that would be larger is split; gRPC clients take 4 MiB unless told otherwise."""
@@ -38,67 +36,13 @@ class View(Protocol):
         """Return one resource; None if it does not exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """A resource the client brought along from an earlier stream: all we know is its version."""
-
-    version: str
-
-
-Held = Resource | Carried
-
-
-@dataclass(slots=True)
-class InFlight:
-    """
-    A message the client has not answered.
-
-    `changes` maps each name in it that was new to the client to (what was sent, None for a removal;
-    what the client had before). `since` is when the oldest change in it became known.
-    """
-
-    nonce: str
-    sent_at: float
-    since: float | None
-    changes: dict[str, tuple[Resource | None, Held | None]]
-    introduces: bool
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """The content of a message to be sent."""
 
     resources: list[Resource]
     removed: list[str]
-    changes: dict[str, tuple[Resource | None, Held | None]]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What was sent and answered last, for people and metrics."""
-
-    sent_nonce: str = ""
-    sent_at: float = 0.0
-    acked_nonce: str = ""
-    acked_at: float = 0.0
-    error: str = ""
-    error_nonce: str = ""
-    error_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acked:
-    """
-    A message was accepted.
-
-    `round_trip_seconds` is from send to ACK; `convergence_seconds` from the commit of the oldest
-    change in it to the ACK, None for answers to requests.
-    """
-
-    type_url: str
-    nonce: str
-    round_trip_seconds: float
-    convergence_seconds: float | None
+    changes: Changes
 
 
 @dataclass(slots=True)
@@ -107,7 +51,7 @@ class _Selection:
 
     resources: list[Resource] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    changes: dict[str, tuple[Resource | None, Held | None]] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
     leftover: dict[str, None] = field(default_factory=dict)
     size_bytes: int = 0
 
@@ -129,7 +73,7 @@ class Watch:
         self.rejected: dict[str, RejectedResource] = {}
         self.progress = Progress()
         self._is_delta = is_delta
-        self._in_flight: list[InFlight] = []
+        self._in_flight = InFlight()
         self._dirty: dict[str, None] = {}
         self._owed: dict[str, None] = {}
         self._removals: dict[str, None] = {}
@@ -224,8 +168,7 @@ class Watch:
         self._dirty.pop(name, None)
         self._owed.pop(name, None)
         self._removals.pop(name, None)
-        for sent in self._in_flight:
-            sent.changes.pop(name, None)
+        self._in_flight.forget(name)
 
     # -- what has changed -------------------------------------------------------------------------
 
@@ -335,8 +278,7 @@ class Watch:
     def _forget_removed(self, name: str) -> None:
         self._removals.pop(name, None)
         self.client.pop(name, None)
-        for sent in self._in_flight:
-            sent.changes.pop(name, None)
+        self._in_flight.forget(name)
 
     def _pick_full(
         self, view: View, everything: Mapping[str, Resource], *, may_remove: bool
@@ -417,31 +359,21 @@ class Watch:
         introduces = self.type_url == CDS and any(
             new and old is None for new, old in draft.changes.values()
         )
-        self._in_flight.append(InFlight(nonce, now, since, draft.changes, introduces))
-        if len(self._in_flight) > MAX_IN_FLIGHT:
-            self._merge_oldest()
-
-    def _merge_oldest(self) -> None:
-        older, newer = self._in_flight[0], self._in_flight[1]
-        changes = dict(older.changes)
-        for name, (sent, before) in newer.changes.items():
-            changes[name] = (sent, older.changes[name][1] if name in older.changes else before)
-        since = older.since if older.since is not None else newer.since
-        self._in_flight[:2] = [
-            InFlight(
-                newer.nonce, older.sent_at, since, changes, older.introduces or newer.introduces
+        self._in_flight.add(
+            Message(
+                nonce=nonce,
+                sent_at=now,
+                since=since,
+                changes=draft.changes,
+                introduces=introduces,
             )
-        ]
+        )
 
-    def _take(self, nonce: str) -> InFlight | None:
-        # Clients answer in order: what was sent before an answered message has been dealt with.
-        for index, sent in enumerate(self._in_flight):
-            if sent.nonce == nonce:
-                for passed in self._in_flight[:index]:
-                    self._accept(passed)
-                del self._in_flight[: index + 1]
-                return sent
-        return None
+    def _take(self, nonce: str) -> Message | None:
+        sent, passed = self._in_flight.take(nonce)
+        for earlier in passed:
+            self._accept(earlier)
+        return sent
 
     def accepted(self, nonce: str, now: float) -> Acked | None:
         """Note an ACK; None if it answers nothing in flight."""
@@ -461,7 +393,7 @@ class Watch:
             convergence_seconds=None if sent.since is None else now - sent.since,
         )
 
-    def _accept(self, sent: InFlight) -> None:
+    def _accept(self, sent: Message) -> None:
         for name, (new, _) in sent.changes.items():
             rejected = self.rejected.get(name)
             if rejected is not None and (new is None or new.version != rejected.version):
@@ -492,19 +424,17 @@ class Watch:
             self._limit = max(1, min(self._limit or len(suspects), len(suspects)) // 2)
         return rejected
 
-    def _undo(self, name: str, refused: InFlight) -> None:
+    def _undo(self, name: str, refused: Message) -> None:
         before = refused.changes[name][1]
-        for later in self._in_flight:
-            if name in later.changes:
-                later.changes[name] = (later.changes[name][0], before)
-                return
+        if self._in_flight.rebase(name, before):
+            return
         if before is None:
             self.client.pop(name, None)
         else:
             self.client[name] = before
         self._dirty[name] = None
 
-    def _reject(self, name: str, refused: InFlight, error: str) -> RejectedResource:
+    def _reject(self, name: str, refused: Message, error: str) -> RejectedResource:
         resource = refused.changes[name][0]
         if resource is None:  # pragma: no cover - suspects were sent, not removed
             raise AssertionError(name)
