@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pilothouse.api.decode import decode
 from pilothouse.demo.bookinfo import app_path, copy_mesh, examples, stage_text, workloads
 from pilothouse.demo.story import STAGES
 
@@ -69,3 +71,19 @@ def test_each_later_stage_is_an_edit(mesh: Path) -> None:
 
 def test_every_stage_file_is_played() -> None:
     assert {p.name for p in (examples() / "stages").iterdir()} == {s.file for s in STAGES}
+
+
+def test_every_file_is_accepted_without_a_finding() -> None:
+    """What a stranger copies from the example is good config."""
+    documents = [
+        (path.name, document)
+        for path in sorted(examples().glob("*/*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+    findings = {
+        (name, finding) for name, document in documents for finding in decode(document).findings
+    }
+
+    assert len(documents) > 25
+    assert findings == set()
