@@ -80,6 +80,11 @@ class BookinfoMesh:
         self.workdir.mkdir(parents=True, exist_ok=True)
         if self.ground.envoy_uid is not None:
             self.workdir.chmod(0o711)
+        if self.config_dir.exists():
+            raise DemoError(
+                f"{self.config_dir} is already there, perhaps from an earlier demo. "
+                "Give a new folder as --workdir."
+            )
         self.ground.copy_mesh(self.config_dir)
         self.workloads = workloads(self.config_dir)
         self._check_socket_paths()
