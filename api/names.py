@@ -7,6 +7,7 @@ Kubernetes and Istio; nothing here knows an object.
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 import re2
@@ -21,6 +22,7 @@ _QUALIFIED_NAME: Final = re.compile(
 _BYTE: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}")
 _HEADER: Final = re.compile(r":?[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_REMEMBERED: Final = 4096  # config repeats its names
 _LONGEST_NAME: Final = 253
 _LONGEST_HOST: Final = 255
 _LARGEST_PORT: Final = 65535
@@ -48,6 +50,7 @@ PROTOCOLS: Final = frozenset(
 """Protocol names a port may carry in the Istio API, in upper case."""
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def object_name(name: str) -> str:
     """Return what is wrong with an object's name (a DNS-1123 subdomain), or nothing."""
     if len(name) <= _LONGEST_NAME and _SUBDOMAIN.fullmatch(name):
@@ -55,6 +58,7 @@ def object_name(name: str) -> str:
     return "must be lower case letters, digits, - and ., beginning and ending with one of the first"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def dns_label(name: str) -> str:
     """Return what is wrong with a DNS-1123 label (a namespace, a subset, a port name)."""
     if _LABEL.fullmatch(name):
@@ -62,6 +66,7 @@ def dns_label(name: str) -> str:
     return "must be up to 63 lower case letters, digits and -, not beginning or ending with -"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def host(text: str) -> str:
     """Return what is wrong with a host: a DNS name, `*`, or one with `*` as its first label."""
     if text == "*":
@@ -95,6 +100,7 @@ def is_address(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def subnet(text: str) -> str:
     """Return what is wrong with an address or CIDR block."""
     try:
@@ -109,21 +115,25 @@ def port(number: int) -> str:
     return "" if 1 <= number <= _LARGEST_PORT else f"must be between 1 and {_LARGEST_PORT}"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def label_name(name: str) -> str:
     """Return what is wrong with the name of a label."""
     return "" if _QUALIFIED_NAME.fullmatch(name) else "is not a valid label name"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def label_value(value: str) -> str:
     """Return what is wrong with the value of a label."""
     return "" if _LABEL_VALUE.fullmatch(value) else "is not a valid label value"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def header(name: str) -> str:
     """Return what is wrong with the name of an HTTP header."""
     return "" if _HEADER.fullmatch(name) else "is not a valid header name"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def regex(pattern: str) -> str:
     """Return what is wrong with a regular expression in RE2 syntax, which Envoy uses."""
     options = re2.Options()

@@ -36,11 +36,13 @@ def one_of(
 ) -> Iterator[Problem]:
     """Yield a problem unless at most one (if required: exactly one) of the fields is set."""
     given = [name for name in fields if getattr(message, name) not in (None, ())]
+    if len(given) == 1 or not (given or required):
+        return
     shown = spelled or ", ".join(_camel(name) for name in fields)
-    if len(given) > 1:
+    if given:
         both = " and ".join(_camel(name) for name in given)
         yield Problem(path, f"Only one of {shown} may be set, not {both}.", "Remove the others.")
-    elif required and not given:
+    else:
         yield Problem(path, f"One of {shown} must be set.")
 
 
