@@ -17,6 +17,7 @@ ROOMS = {
     "model",
     "providers",
     "runtime",
+    "simulator",
     "translators",
     "xds",
 }
