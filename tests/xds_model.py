@@ -79,7 +79,9 @@ class Client:
     # -- streams ----------------------------------------------------------------------------------
 
     def connect(self, *, with_versions: bool = True) -> None:
-        """Open a stream anew and repeat every subscription."""
+        """Open a stream anew and repeat every subscription; without versions, having lost all."""
+        if not with_versions and self.variant is Variant.DELTA:
+            self.state.clear()
         self.session = Session(self.variant, self.world, self.now)
         self.inbox: list[Outgoing] = []
         self.outbox: list[Request] = []
@@ -231,6 +233,9 @@ class Client:
         for name in message.removed:
             new.pop(name, None)
         self.state[message.type_url] = new
+        asked = self.asked.get(message.type_url)
+        if asked is not None:  # a refused message leaves the question open
+            asked.difference_update(made.name for made in message.resources)
 
     def _note_redundant(self, message: Outgoing) -> None:
         if self.variant is Variant.SOTW or message.type_url == EDS:
@@ -239,10 +244,9 @@ class Client:
         state = self.state.get(message.type_url, {})
         for made in message.resources:
             have = state.get(made.name)
-            if have is not None and have.version == made.version and asked is not None:
-                if made.name not in asked:
-                    self.redundant.append(made.name)
-                asked.discard(made.name)
+            is_known = have is not None and have.version == made.version
+            if is_known and asked is not None and made.name not in asked:
+                self.redundant.append(made.name)
 
     # -- ends -------------------------------------------------------------------------------------
 

@@ -86,6 +86,14 @@ class InFlight:
         for message in self._messages:
             message.changes.pop(name, None)
 
+    def settle(self, name: str, accepted: Resource | None) -> None:
+        """Note that the client has accepted a resource: later messages do not bring it any more."""
+        if accepted is None:
+            return
+        for message in self._messages:
+            if name in message.changes and message.changes[name][0] is accepted:
+                del message.changes[name]
+
     def rebase(self, name: str, before: Held | None) -> bool:
         """Correct what the client had before the next message with this name, if there is one."""
         for message in self._messages:

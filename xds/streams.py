@@ -20,7 +20,9 @@ from pilothouse.xds.auth import Authorize, NotAuthorized
 from pilothouse.xds.node import read_proxy
 from pilothouse.xds.observer import Observer, SilentObserver
 from pilothouse.xds.publisher import Member, Publisher
+from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.requests import InvalidRequest, Request, Variant
+from pilothouse.xds.session import Outgoing
 from pilothouse.xds.status import StreamInfo, StreamStatus, resources_of, type_status
 from pilothouse.xds.transport import EndReason, StreamEnded, Transport
 from pilothouse.xds.wire import Framer, parse
@@ -101,6 +103,12 @@ class Streams:
                 proxy_class=stream.member.channel.proxy_class,
                 types=tuple(map(type_status, watches)),
             )
+
+    def rejected(self) -> Iterator[tuple[Proxy, RejectedResource]]:
+        """Yield what proxies refuse at present."""
+        for stream in self._streams.values():
+            for each in stream.member.session.rejected():
+                yield stream.info.proxy, each
 
     def resources(self, proxy_id: str) -> dict[str, tuple[Resource, ...]] | None:
         """Return what a proxy has, by type; None if it is not connected."""
@@ -225,7 +233,7 @@ class Streams:
             stream.wake.set()
 
     async def _write(self, stream: _Stream) -> None:
-        variant, member, wake = stream.info.variant, stream.member, stream.wake
+        member, wake = stream.member, stream.wake
         while True:
             if self._closing.is_set():
                 text = "the control plane is shutting down"
@@ -237,13 +245,17 @@ class Streams:
             if message is None:
                 await _wait(wake, member.session.wake_at(now), now)
                 continue
-            data = self._framer.frame(variant, message)
             try:
-                await stream.transport.send(data)
+                await self._send(stream, message)
             except ConnectionError:
                 return
-            count_sent = len(message.resources) + len(message.removed)
-            self._observer.pushed(stream.info, message.type_url, count_sent, len(data))
+            del message  # an idle stream must not keep the last message alive
+
+    async def _send(self, stream: _Stream, message: Outgoing) -> None:
+        data = self._framer.frame(stream.info.variant, message)
+        await stream.transport.send(data)
+        count_sent = len(message.resources) + len(message.removed)
+        self._observer.pushed(stream.info, message.type_url, count_sent, len(data))
 
 
 async def _wait(wake: asyncio.Event, until: float | None, now: float) -> None:

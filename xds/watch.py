@@ -267,6 +267,7 @@ class Watch:
             self._removals.pop(name, None)
             if name in self._owed:
                 picked.removed.append(name)
+                picked.changes[name] = (None, None)
         elif may_remove or name in self._owed or self.type_url == LDS:
             # Listeners go at once: nothing points at them, and their address may be needed again.
             self._removals.pop(name, None)
@@ -359,6 +360,12 @@ class Watch:
         introduces = self.type_url == CDS and any(
             new and old is None for new, old in draft.changes.values()
         )
+        if not self._is_delta and self._is_full_state:
+            # It holds what earlier messages brought, so it may be refused for that as well.
+            for earlier in self._in_flight:
+                for name, (made, before) in earlier.changes.items():
+                    if made is not None and self.client.get(name) is made:
+                        draft.changes.setdefault(name, (made, before))
         self._in_flight.add(
             Message(
                 nonce=nonce,
@@ -395,9 +402,13 @@ class Watch:
 
     def _accept(self, sent: Message) -> None:
         for name, (new, _) in sent.changes.items():
-            rejected = self.rejected.get(name)
-            if rejected is not None and (new is None or new.version != rejected.version):
-                del self.rejected[name]
+            self._accept_name(name, new)
+
+    def _accept_name(self, name: str, new: Resource | None) -> None:
+        rejected = self.rejected.get(name)
+        if rejected is not None and (new is None or new.version != rejected.version):
+            del self.rejected[name]
+        self._in_flight.settle(name, new)
 
     def refused(self, nonce: str, error: str, now: float) -> tuple[RejectedResource, ...] | None:
         """
@@ -415,17 +426,34 @@ class Watch:
         if not suspects:
             return ()  # a refused removal: trying again would be refused again
         verdict = blame(error, suspects)
-        guilty = verdict.names or frozenset(suspects if len(suspects) == 1 else ())
+        guilty = verdict.names or self._known_culprits(sent)
+        if not guilty and len(suspects) == 1:
+            guilty = frozenset(suspects)
         for name in list(sent.changes):
-            if not verdict.is_partial or name in guilty:
+            if verdict.is_partial and name not in guilty:
+                self._accept_name(name, sent.changes[name][0])
+            else:
                 self._undo(name, sent)
         rejected = tuple(self._reject(name, sent, error) for name in suspects if name in guilty)
         if not guilty:
             self._limit = max(1, min(self._limit or len(suspects), len(suspects)) // 2)
         return rejected
 
+    def _known_culprits(self, refused: Message) -> frozenset[str]:
+        """Return what is in this message again because it was sent before its refusal was known."""
+        return frozenset(
+            name
+            for name, (sent, _) in refused.changes.items()
+            if sent is not None
+            and name in self.rejected
+            and self.rejected[name].version == sent.version
+        )
+
     def _undo(self, name: str, refused: Message) -> None:
-        before = refused.changes[name][1]
+        sent, before = refused.changes[name]
+        if sent is None and before is None:
+            self._owed[name] = None  # the client has not taken in that it does not exist
+            return
         if self._in_flight.rebase(name, before):
             return
         if before is None:
@@ -433,6 +461,8 @@ class Watch:
         else:
             self.client[name] = before
         self._dirty[name] = None
+        if sent is not None and before is not None and sent.version == before.version:
+            self._owed[name] = None  # it was sent though unchanged, for a cluster that warms
 
     def _reject(self, name: str, refused: Message, error: str) -> RejectedResource:
         resource = refused.changes[name][0]

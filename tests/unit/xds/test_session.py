@@ -249,6 +249,27 @@ def test_a_culprit_nobody_names_is_found_by_halving():
     assert client.refusals <= 12, "about twice the logarithm"
 
 
+@both
+def test_endpoints_refused_with_others_are_owed_again(variant):
+    """A cluster warms only when its endpoints come again, though they are what they were."""
+    client = envoy(variant, mesh("a", "b"))
+    change(client, resource(CDS, "a", "2", eds="a"), resource(EDS, "b", "bad"))
+    client.settle()
+    assert [made.name for made in client.session.rejected()] == ["b"]
+    assert [names for type_url, names, _ in said(client) if type_url == EDS][-1] == ["a"]
+
+
+def test_a_message_sent_before_a_refusal_was_known_blames_nobody_new():
+    """SotW repeats everything, the culprit of the message before included."""
+    client = envoy(Variant.SOTW, mesh("a"))
+    change(client, resource(CDS, "a", "bad", eds="a"))
+    client.serve()
+    change(client, resource(CDS, "b", "1", eds="b"))
+    client.settle()
+    assert [made.name for made in client.session.rejected()] == ["a"]
+    assert "b" in client.state[CDS]
+
+
 def test_the_sources_of_what_was_refused_are_kept():
     """Issue 2: attributed to the object that caused it, error at most 1 KB."""
     client = envoy(Variant.DELTA, mesh("a"))
