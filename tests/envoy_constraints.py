@@ -64,15 +64,26 @@ def _field_violations(
         if any(rule.get(kind, {}).get("required") for kind in ("message", "duration")):
             yield f"{path}: required"
         return
-    value = getattr(message, field.name)
+    value = _unwrapped(getattr(message, field.name))
     if "string" in rule:
         if len(value) < rule["string"].get("min_len", 0):
             yield f"{path}: too short"
-        if any(character in value for character in "\0\r\n"):
+        if set("\0\r\n") & set(value):
             yield f"{path}: control character"
     for kind in ("uint32", "int32", "uint64", "int64"):
-        limits = rule.get(kind)
-        if limits and not (limits.get("gte", value) <= value < limits.get("lt", value + 1)):
+        if kind in rule and not _is_within(value, rule[kind]):
             yield f"{path}: {value} is out of range"
     if rule.get("duration", {}).get("gt") == "0s" and value.ToTimedelta() <= timedelta(0):
         yield f"{path}: must be longer than nothing"
+
+
+def _is_within(value: int, limits: dict[str, int]) -> bool:
+    return limits.get("gte", value) <= value <= limits.get("lte", value) and limits.get(
+        "gt", value - 1
+    ) < value < limits.get("lt", value + 1)
+
+
+def _unwrapped(value: Any) -> Any:
+    # The rules of a UInt32Value and its like are about what it wraps.
+    is_wrapper = isinstance(value, Message) and value.DESCRIPTOR.full_name.endswith("Value")
+    return getattr(value, "value", value) if is_wrapper else value
