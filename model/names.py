@@ -34,7 +34,7 @@ class BadName(ValueError):
 
 def _port(what: str, text: str, whole: str) -> int:
     # Only as we would write it: two texts must not name one thing.
-    if not (text.isascii() and text.isdigit()) or text[0] == "0" or len(text) > 5:  # noqa: PLR2004
+    if not (text.isascii() and text.isdigit()) or text[0] == "0" or len(text) > 5:
         raise BadName(what, whole)
     return int(text)
 
