@@ -19,6 +19,7 @@ from pilothouse.graph.core import Graph
 from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
 from pilothouse.providers.directory_state import Change
 from pilothouse.providers.files import FileStore
+from pilothouse.runtime import memory
 from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.authorization import only_itself
 from pilothouse.runtime.commit import CommitCycle
@@ -30,6 +31,7 @@ from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.observer import StreamObserver
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.settings import Settings
+from pilothouse.runtime.tidy import Tidier
 from pilothouse.translators.envoy import roots
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
@@ -37,6 +39,9 @@ from pilothouse.xds.streams import Streams
 
 SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "localhost", "127.0.0.1", "::1")
 """What the TLS port answers for; agents verify the first, whatever address they dial."""
+
+_REPORT_AFTER_SECONDS = 0.05
+"""How long a look for findings waits, as it must not take the time of the pushes that go first."""
 
 log = structlog.get_logger()
 
@@ -78,6 +83,7 @@ class ControlPlane:
             metrics=self.metrics,
             clock_offset_seconds=time.time() - time.monotonic(),
         )
+        self._tidy = Tidier(lambda: self.metrics.pushed_bytes)
         self._plaintext = DiscoveryServer(self.streams)
         self._secure = DiscoveryServer(self.streams, authorize=only_itself)
         self._web = web.AppRunner(monitoring_app(self.inspection), access_log=None)
@@ -96,6 +102,7 @@ class ControlPlane:
                     tasks.create_task(self.cycle.run(), name="commit"),
                     tasks.create_task(self.store.watch(self._changed), name="watch"),
                     tasks.create_task(self._report_findings(), name="findings"),
+                    tasks.create_task(self._tidy.run(), name="tidy"),
                 ]
                 self.streams.set_ready()
                 on_ready(ports)
@@ -159,9 +166,10 @@ class ControlPlane:
 
     async def _load(self) -> None:
         started = time.monotonic()
-        changes = self.store.scan()
-        self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
-        await self.cycle.commit_now()
+        with memory.without_collections():
+            changes = self.store.scan()
+            self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
+            await self.cycle.commit_now()
         seconds = time.monotonic() - started
         log.info("config.loaded", objects=len(changes), seconds=round(seconds, 3))
 
@@ -186,6 +194,7 @@ class ControlPlane:
         known = FindingsLog()
         while True:
             await self._findings_changed.wait()
+            await asyncio.sleep(_REPORT_AFTER_SECONDS)
             self._findings_changed.clear()
             counts = known.update(self.inspection.unlocated_findings(), self.inspection.located)
             self.metrics.found(counts)

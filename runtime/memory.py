@@ -9,7 +9,8 @@ Called by the composition root only: nothing here belongs into a library user's 
 import asyncio
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
@@ -41,6 +42,26 @@ def tune_collector() -> None:
     """Collect the youngest generation less often."""
     _, middle, old = gc.get_threshold()
     gc.set_threshold(_YOUNG_OBJECTS, middle, old)
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Collect nothing meanwhile: loading makes much and drops little, and no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def return_freed() -> bool:
+    """Give freed memory back to the system; return whether this C library can."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError):
+        return False
 
 
 def freeze_loaded() -> int:

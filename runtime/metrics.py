@@ -84,6 +84,7 @@ class Metrics:
             )
             for name in names
         }
+        self.pushed_bytes = 0
         size = Histogram(
             "pilot_xds_config_size_bytes", "Size of responses.", ["type"],
             buckets=SIZE_BUCKETS_BYTES, registry=registry,
@@ -171,6 +172,7 @@ class Metrics:
         if name:
             self._pushes[name].inc()
             self._size[name].observe(size_bytes)
+            self.pushed_bytes += size_bytes
 
     def acknowledged(self, type_url: str, seconds: float) -> None:
         """Count an acknowledgement that came so long after its response."""
