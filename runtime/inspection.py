@@ -177,12 +177,8 @@ class ServerInspection:
 
     def _rejections(self) -> Iterator[Finding]:
         proxies: dict[RejectedResource, dict[str, None]] = {}
-        for status in self._streams.status():
-            proxy = status.stream.proxy
-            for kind in status.types:
-                for each in kind.rejected:
-                    names = proxies.setdefault(each, {})
-                    names[f"{proxy.name}.{proxy.namespace}"] = None
+        for proxy, rejected in self._streams.rejected():
+            proxies.setdefault(rejected, {})[f"{proxy.name}.{proxy.namespace}"] = None
         for rejected, names in proxies.items():
             yield _rejection_finding(rejected, list(names))
 

@@ -10,8 +10,10 @@ spares proxies the back-off of a refused reconnect.
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
+
+from msgspec.structs import replace
 
 from pilothouse.errors import MeshError
 from pilothouse.model.proxies import Proxy
