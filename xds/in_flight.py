@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from pilothouse.model.resource import Resource
 
 MAX_IN_FLIGHT: Final = 4
@@ -28,14 +30,14 @@ Changes = dict[str, tuple[Resource | None, Held | None]]
 """Name -> (what was sent, None for a removal; what the client had before)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """
     A message the client has not answered.
 
     `changes` are the names in it that were new to the client. `since` is when the oldest change in
     it became known; None for an answer to a request. `introduces` tells that the client had never
-    heard of some of its resources.
+    heard of some of its resources. `forgotten` are names in it that no longer matter, but may still
+    be what it is refused for.
     """
 
     nonce: str
@@ -43,6 +45,7 @@ class Message:
     since: float | None
     changes: Changes
     introduces: bool
+    forgotten: set[str] = msgspec.field(default_factory=set)
 
 
 class InFlight:
@@ -84,7 +87,9 @@ class InFlight:
     def forget(self, name: str) -> None:
         """Answers tell nothing of this name any more."""
         for message in self._messages:
-            message.changes.pop(name, None)
+            if name in message.changes:
+                del message.changes[name]
+                message.forgotten.add(name)
 
     def settle(self, name: str, accepted: Resource | None) -> None:
         """Note that the client has accepted a resource: later messages do not bring it any more."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 
 @dataclass(slots=True)
 class Progress:
@@ -16,8 +18,7 @@ class Progress:
     error_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acked:
+class Acked(msgspec.Struct, frozen=True, kw_only=True):
     """
     A message was accepted.
 

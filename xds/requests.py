@@ -6,8 +6,9 @@ sockets or clocks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from pilothouse.errors import ProtocolError
 
@@ -19,8 +20,7 @@ class Variant(StrEnum):
     DELTA = "delta"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SotwRequest:
+class SotwRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A DiscoveryRequest; `error` is None unless it is a NACK."""
 
     type_url: str
@@ -30,8 +30,7 @@ class SotwRequest:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaRequest:
+class DeltaRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A DeltaDiscoveryRequest; `initial_versions` counts only in the first request of a type."""
 
     type_url: str
@@ -39,7 +38,7 @@ class DeltaRequest:
     unsubscribe: tuple[str, ...] = ()
     nonce: str = ""
     error: str | None = None
-    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    initial_versions: Mapping[str, str] = {}
 
 
 Request = SotwRequest | DeltaRequest

@@ -15,8 +15,9 @@ Order (make before break, traffic.md PU-08): CDS, EDS, LDS, RDS, SDS, ECDS, remo
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from pilothouse.model.resource import CDS, EDS, LDS, PUSH_ORDER, RDS, Resource
 from pilothouse.xds.progress import Acked
@@ -31,8 +32,7 @@ WARMING_LIMIT_SECONDS: Final = 5.0
 MAX_TYPES: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """A response to be framed; in SotW, clusters and listeners are all the client should have."""
 
     type_url: str
@@ -41,8 +41,7 @@ class Outgoing:
     removed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effects:
+class Effects(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a request did.
 
@@ -65,7 +64,8 @@ class Session:
     """The protocol state of one stream; see the module docstring for its rules."""
 
     __slots__ = (
-        "_counter", "_has_carried", "_opened_at", "_ordered", "_view", "_watches", "variant",
+        "_counter", "_has_carried", "_opened_at", "_ordered", "_quiet", "_view", "_watches",
+        "variant",
     )  # fmt: skip
 
     def __init__(self, variant: Variant, view: View, now: float) -> None:
@@ -75,6 +75,7 @@ class Session:
         self._watches: dict[str, Watch] = {}
         self._ordered: tuple[Watch, ...] = ()
         self._counter = 0
+        self._quiet = False
         self._opened_at = now
         self._has_carried = False
 
@@ -118,6 +119,7 @@ class Session:
             change = self._adjust(watch, request, is_new=is_new)
         else:
             change = self._replace(watch, request, last_nonce, is_new=is_new)
+        self._quiet = self._quiet and not (watch.is_due or watch.has_removals)
         return Effects(
             type_url=request.type_url,
             is_new_type=is_new,
@@ -159,22 +161,26 @@ class Session:
         if watch is None:
             return False
         watch.mark(names, now)
+        self._quiet = False
         return True
 
     def changed_all(self, now: float) -> None:
         """Mark everything, for a client that is now served from another view."""
         for watch in self._watches.values():
             watch.mark(None, now)
+        self._quiet = False
 
     # -- out --------------------------------------------------------------------------------------
 
     @property
     def may_speak(self) -> bool:
         """Whether `next_message` is worth asking."""
-        return any(watch.is_due or watch.has_removals for watch in self._ordered)
+        return not self._quiet
 
     def next_message(self, now: float) -> Outgoing | None:
         """Return what to send next, None if there is nothing to say now."""
+        if self._quiet:
+            return None
         for watch in self._ordered:
             if not watch.is_due or (watch.type_url in (LDS, RDS) and self._is_warming(now)):
                 continue
@@ -187,10 +193,13 @@ class Session:
                     draft = watch.draft(self._view, may_remove=True)
                     if draft is not None:
                         return self._send(watch, draft, now)
+        self._quiet = not any(watch.is_due or watch.has_removals for watch in self._ordered)
         return None
 
     def wake_at(self, now: float) -> float | None:
         """Return when to ask again though nothing happened, None if that would be in vain."""
+        if self._quiet:
+            return None
         waits = []
         clusters = self._watches.get(CDS)
         warming_since = clusters.warming_since() if clusters else None

@@ -140,10 +140,13 @@ class Streams:
             return
         self._streams[stream.info.number] = stream
         self._observer.connected(stream.info)
-        reason = "cancelled"
+        reason = ""
         try:
             await self._converse(stream, request)
             reason = stream.fault.text if stream.fault else ""
+        except Exception as error:
+            reason = f"internal error: {error!r}"
+            raise
         finally:
             del self._streams[stream.info.number]
             self._publisher.leave(stream.member)

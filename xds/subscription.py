@@ -6,9 +6,10 @@ dialects. Knows no resource and no version; does no I/O.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from sys import intern
 from typing import Final
+
+import msgspec
 
 from pilothouse.xds.requests import InvalidRequest
 
@@ -18,8 +19,7 @@ MAX_NAMES: Final = 100_000
 MAX_NAME_LENGTH: Final = 2_048
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionChange:
+class SubscriptionChange(msgspec.Struct, frozen=True, kw_only=True):
     """
     What one request altered.
 

@@ -425,9 +425,9 @@ class Watch:
         suspects = [name for name, (new, _) in sent.changes.items() if new is not None]
         if not suspects:
             return ()  # a refused removal: trying again would be refused again
-        verdict = blame(error, suspects)
+        verdict = blame(error, [*suspects, *sent.forgotten])
         guilty = verdict.names or self._known_culprits(sent)
-        if not guilty and len(suspects) == 1:
+        if not guilty and len(suspects) == 1 and not sent.forgotten:
             guilty = frozenset(suspects)
         for name in list(sent.changes):
             if verdict.is_partial and name not in guilty:
