@@ -26,6 +26,7 @@ class Reason(StrEnum):
     PORT = "port"
     NOT_BOUND = "not bound"
     HANDED_OFF = "handed off"
+    CAPTURED = "captured by another"
     SERVER_NAME = "server name"
     TRANSPORT = "transport protocol"
     APPLICATION_PROTOCOL = "application protocol"

@@ -58,26 +58,24 @@ def choose_listener(listeners: tuple[Listener, ...], request: Request) -> Chosen
         best, why = _best(tcp, request)
         if best is None:
             best, why = entry, "no listener is for the original destination"
+    wanted = Place(request.destination, request.port)
+    winner = None if best is None else listeners[best]
+    entered = None if entry is None else listeners[entry]
     losses = tuple(
         Loss(
             step=Step.LISTENER,
             candidate=each.name,
             index=index,
-            mismatches=(
-                _why_not(
-                    each, request, best, is_entry=index == entry, is_captured=entry is not None
-                ),
-            ),
+            mismatches=(_why_not(each, wanted, winner, entered),),
             made_by=made_by(each.metadata),
         )
         for index, each in enumerate(listeners)
         if index != best
     )
-    if best is None:
+    if best is None or winner is None:
         return ChosenListener(None, None, losses)
-    chosen = listeners[best]
-    taken = Taken(name=chosen.name, index=best, why=why, made_by=made_by(chosen.metadata))
-    return ChosenListener(chosen, taken, losses)
+    taken = Taken(name=winner.name, index=best, why=why, made_by=made_by(winner.metadata))
+    return ChosenListener(winner, taken, losses)
 
 
 def _captures(listener: Listener, request: Request) -> bool:
@@ -137,26 +135,26 @@ def _addresses(listener: Listener) -> Iterator[Address]:
 
 
 def _why_not(
-    listener: Listener, request: Request, best: int | None, *, is_entry: bool, is_captured: bool
+    listener: Listener, wanted: Place, winner: Listener | None, entered: Listener | None
 ) -> Mismatch:
-    wanted = Place(request.destination, request.port)
     places = tuple(_places(listener))
     shown = ", ".join(map(str, places)) or "no TCP address"
-    if is_entry:
+    if listener is entered:
         return Mismatch(Reason.HANDED_OFF, f"it hands connections to {wanted} to their listener")
     if all(place.port != wanted.port for place in places):
-        return Mismatch(
-            Reason.PORT, f"it listens on {shown}; the connection is to port {wanted.port}"
-        )
-    fits = any(
-        place.port == wanted.port
-        and (place.address == wanted.address or _is_wildcard_for(place.address, wanted.address))
+        text = f"it listens on {shown}; the connection is to port {wanted.port}"
+        return Mismatch(Reason.PORT, text)
+    if not any(
+        place == wanted
+        or (place.port == wanted.port and _is_wildcard_for(place.address, wanted.address))
         for place in places
-    )
-    if not fits:
+    ):
         return Mismatch(Reason.ADDRESS, f"it listens on {shown}; the connection is to {wanted}")
-    if not is_captured and not _is_bound(listener):
+    if entered is None and not _is_bound(listener):
         return Mismatch(Reason.NOT_BOUND, f"it does not bind {shown}, so no client can reach it")
-    if is_captured and best is not None and wanted not in places:
+    if winner is not None and winner is entered:
+        text = f"traffic is redirected to {winner.name}, which keeps it"
+        return Mismatch(Reason.CAPTURED, text)
+    if wanted not in places:
         return Mismatch(Reason.LESS_SPECIFIC, f"it listens on {shown}; another on {wanted} itself")
     return Mismatch(Reason.DUPLICATE, f"another listener comes first for {wanted}")
