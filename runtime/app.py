@@ -8,15 +8,19 @@ import asyncio
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 import structlog
 
 from pilothouse.errors import MeshError
 from pilothouse.runtime import memory
+from pilothouse.runtime.addresses import InvalidSetting
 from pilothouse.runtime.control_plane import ControlPlane
 from pilothouse.runtime.logs import configure_logs
-from pilothouse.runtime.ports import BoundPorts
+from pilothouse.runtime.ports import BoundPorts, explain
 from pilothouse.runtime.settings import Settings
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger()
 
@@ -46,20 +50,30 @@ async def _serve(settings: Settings) -> None:
     def stop_for(name: str) -> None:
         log.info("server.stopping", signal=name)
         stop.set()
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)  # who asks again does not want to wait
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop_for, number.name)
     await ControlPlane(settings).run(stop, lambda ports: announce(settings, ports))
 
 
 def announce(settings: Settings, ports: BoundPorts) -> None:
-    """Say on standard output, and in the ports file if there is one, where the server is."""
+    """
+    Say on standard output, and in the ports file if there is one, where the server is.
+
+    Raises: InvalidSetting: The ports file cannot be written.
+    """
     memory.freeze_loaded()
     secure = ports.secure_grpc or "off"
     sys.stdout.write(f"grpc={ports.grpc} secure_grpc={secure} monitoring={ports.monitoring}\n")
     sys.stdout.flush()
     if settings.ports_file is not None:
-        ports.write(settings.ports_file)
+        try:
+            ports.write(settings.ports_file)
+        except OSError as error:
+            problem = f"{settings.ports_file} cannot be written: {explain(error)}."
+            raise InvalidSetting("--ports-file", problem) from error
 
 
 def _split(

@@ -18,8 +18,6 @@ from pilothouse.xds.status import StreamInfo
 
 MAX_LISTED: Final = 10
 
-log = structlog.get_logger()
-
 
 class StreamObserver:
     """The observer of a server's streams."""
@@ -29,27 +27,29 @@ class StreamObserver:
         self._metrics = metrics
         self._on_rejection = on_rejection
         self._labels: dict[int, str] = {}
+        # Bound once: finding the configured logger anew costs more than a filtered-out line.
+        self._log = structlog.get_logger().bind()
 
     def connected(self, stream: StreamInfo) -> None:
         """Count and log a proxy that was let in."""
         self._labels[stream.number] = self._metrics.connected(stream.proxy.istio_version)
-        log.info("xds.connected", **_who(stream), variant=stream.variant.value)
+        self._log.info("xds.connected", **_who(stream), variant=stream.variant.value)
 
     def disconnected(self, stream: StreamInfo, reason: str) -> None:
         """Count and log the end of a stream."""
         self._metrics.disconnected(self._labels.pop(stream.number))
         self._on_rejection()  # what it refused is no longer in use
-        log.info("xds.disconnected", **_who(stream), **({"reason": reason} if reason else {}))
+        self._log.info("xds.disconnected", **_who(stream), **({"reason": reason} if reason else {}))
 
     def refused(self, peer: str, reason: str) -> None:
         """Count and log a stream that was not let in."""
         self._metrics.stream_refused()
-        log.warning("xds.refused", peer=peer, reason=truncated(reason))
+        self._log.warning("xds.refused", peer=peer, reason=truncated(reason))
 
     def pushed(self, stream: StreamInfo, type_url: str, count: int, size_bytes: int) -> None:
         """Count a response."""
         self._metrics.pushed(type_url, size_bytes)
-        log.debug(
+        self._log.debug(
             "xds.pushed",
             proxy=_name(stream),
             type=SHORT_NAMES.get(type_url, type_url),
@@ -70,7 +70,7 @@ class StreamObserver:
         self._metrics.rejected(type_url)
         self._on_rejection()
         objects = {str(ref): None for resource in found for ref in resource.sources}
-        log.warning(
+        self._log.warning(
             "xds.rejected",
             proxy=_name(stream),
             type=SHORT_NAMES.get(type_url, type_url),

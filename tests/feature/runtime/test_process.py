@@ -115,3 +115,19 @@ def test_missing_directory_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == f"Error: The config directory {tmp_path / 'none'} does not exist.\n"
+
+
+def test_ports_file_that_cannot_be_written(mesh: Path, tmp_path: Path) -> None:
+    """No traceback: the option, the file, the reason, and exit code 1."""
+    file = tmp_path / "none" / "ports.json"
+    done = subprocess.run(
+        command(mesh, "--ports-file", str(file), "--log-level", "error"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: --ports-file: {file} cannot be written: no such file or directory.\n"
+    )

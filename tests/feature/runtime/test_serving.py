@@ -1,6 +1,7 @@
 """The whole server, in this process: files in, a simulated proxy out."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,20 @@ async def test_broken_file_keeps_the_last_good_version(server: Serving, mesh: Pa
         assert web_timeout(proxy) == 3
         replace_file(mesh / "route.yaml", ROUTE.replace("3s", "4s"))
         await proxy.until(lambda p: web_timeout(p) == 4)
+        assert await server.json("/debug/findings") == []
+
+
+async def test_directory_may_vanish_and_return(server: Serving, mesh: Path) -> None:
+    """A folder that is away keeps its mesh and says so; one that comes back is read anew."""
+    async with FakeProxy(str(server.ports.grpc), node=ELSEWHERE) as proxy:
+        await proxy.until(lambda p: CLUSTER in p.clusters)
+        away = mesh.with_name("away")
+        os.rename(mesh, away)  # noqa: PTH104 (as pathlib's, which the linter takes for slow)
+        await server.until("/debug/findings", bool)
+        assert CLUSTER in proxy.clusters
+        replace_file(away / "route.yaml", ROUTE)
+        os.rename(away, mesh)  # noqa: PTH104
+        await proxy.until(lambda p: web_timeout(p) == 3)
         assert await server.json("/debug/findings") == []
 
 
