@@ -234,8 +234,12 @@ class Client:
             new.pop(name, None)
         self.state[message.type_url] = new
         asked = self.asked.get(message.type_url)
-        if asked is not None:  # a refused message leaves the question open
-            asked.difference_update(made.name for made in message.resources)
+        if asked is not None:  # asking buys one repetition; a refused message leaves it open
+            asked.difference_update(
+                made.name
+                for made in message.resources
+                if made.name in old and old[made.name].version == made.version
+            )
 
     def _note_redundant(self, message: Outgoing) -> None:
         if self.variant is Variant.SOTW or message.type_url == EDS:
