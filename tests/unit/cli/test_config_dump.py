@@ -113,3 +113,13 @@ def test_faults_are_counted(mesh: Path) -> None:
     done = dump(mesh)
     assert done.exit_code == 0
     assert "1 errors in the config" in done.stderr
+
+
+def test_names_with_brackets_are_shown_whole(mesh: Path) -> None:
+    """A field path such as `spec.subsets[name=v1]` is text, not a colour."""
+    (mesh / "rule.yaml").write_text(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
+        "metadata: {name: web, namespace: default}\n"
+        "spec: {host: web, subsets: [{name: v1, labels: {version: v1}}]}\n"
+    )
+    assert "spec.subsets[name=v1]" in dump(mesh, "-o", "short").output
