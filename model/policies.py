@@ -5,7 +5,7 @@ Lookup order and merging follow traffic.md DR-01 to DR-07. A merged rule is name
 so that clusters of different namespaces that obey the same rule are the same resource.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from pilothouse.api.destination_rule import (
@@ -14,29 +14,48 @@ from pilothouse.api.destination_rule import (
     DestinationRule,
     LoadBalancer,
     OutlierDetection,
+    PortTrafficPolicy,
+    ProxyProtocol,
+    RetryBudget,
     Subset,
     TrafficPolicy,
+    Tunnel,
 )
+from pilothouse.api.mesh_config import DefaultTrafficPolicy
 from pilothouse.api.meta import selects
 from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.hosts import most_specific, resolve_short_name
 from pilothouse.model.inputs import DESTINATION_RULES, host_index
 from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.provenance import Source
-from pilothouse.model.scopes import is_exported
+from pilothouse.model.rule_groups import (
+    RuleGroup,
+    Selector,
+    duplicate_subset,
+    export_ignored,
+    grouped,
+    is_for_own_namespace,
+    is_private,
+    is_seen_from,
+    joins,
+    overshadowed,
+    policy_ignored,
+    selector_of,
+)
 
 
 class RuleKey(NamedTuple):
     """
-    A merged rule: all DestinationRules of a namespace for one host that agree on a selector.
+    A merged rule: the DestinationRules of a namespace for one host that are used as one.
 
-    `selector` is empty but for rules that pick their clients by label (DR-06).
+    `oldest` is the name of the oldest of them. `selector` is empty but for rules that pick their
+    clients by label (DR-06).
     """
 
     namespace: str
     host: str
-    selector: tuple[tuple[str, str], ...] = ()
+    oldest: str
+    selector: Selector = ()
 
 
 class RuleQuestion(NamedTuple):
@@ -65,6 +84,9 @@ class Policy:
     load_balancer: LoadBalancer | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTls | None = None
+    tunnel: Tunnel | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
 
 
 NO_POLICY: Final = Policy()
@@ -85,120 +107,184 @@ def rules_for_host(ctx: Ctx, host: str) -> tuple[DestinationRule, ...]:
     return tuple(sorted(found.values(), key=lambda row: row.meta.age_order))
 
 
+def governing_rule(ctx: Ctx, asked: RuleQuestion) -> RuleKey | None:
+    """Return what `rule_for` says, without a node for each client of a host no rule names."""
+    return ctx.get(rule_for, asked) if ctx.get(rules_for_host, asked.host) else None
+
+
 @query
 def rule_for(ctx: Ctx, asked: RuleQuestion) -> RuleKey | None:
     """
     Return the one rule a client obeys: its own namespace's, the service's, the root's (DR-05).
 
     In each namespace the most specific host wins (DR-01); a rule that selects the client by label
-    beats one that does not (DR-06).
+    beats one that does not (DR-06). Clients of the root namespace first look at the rules that the
+    root namespace keeps to itself: the others are meant for everybody and come last.
     """
     rows = ctx.get(rules_for_host, asked.host)
     if not rows:
         return None
     mesh = ctx.get(mesh_config, None)
+    default = mesh.default_destination_rule_export_to
+    own = [
+        row
+        for row in rows
+        if row.meta.namespace == asked.namespace
+        and is_for_own_namespace(row)
+        and (asked.namespace != mesh.root_namespace or is_private(row, default))
+    ]
+    host, groups = _best(ctx, own, asked.host)
     labels = dict(asked.labels)
-    suffix = ctx.get(domain, None)
-    for place in dict.fromkeys((asked.namespace, asked.owner, mesh.root_namespace)):
-        candidates: dict[str, list[DestinationRule]] = {}
-        for row in rows:
-            if row.meta.namespace != place:
-                continue
-            selector = _selector(row)
-            if selector and (place != asked.namespace or not selects(dict(selector), labels)):
-                continue
-            export_to = row.spec.export_to or mesh.default_destination_rule_export_to
-            if place != asked.namespace and not is_exported(export_to, place, asked.namespace):
-                continue
-            full = resolve_short_name(row.spec.host, place, suffix)
-            candidates.setdefault(full, []).append(row)
-        best = most_specific(candidates, asked.host)
-        if best is not None:
-            selectors = [_selector(row) for row in candidates[best]]
-            return RuleKey(place, best, next((s for s in selectors if s), ()))
+    for group in groups:
+        if group.selector and selects(dict(group.selector), labels):
+            return _key(group, host)
+    chosen = _newest(ctx, [group for group in groups if not group.selector])
+    if chosen is not None:
+        return _key(chosen, host)
+    for place in dict.fromkeys((asked.owner, mesh.root_namespace)):
+        exported = [
+            row for row in rows if row.meta.namespace == place and not is_private(row, default)
+        ]
+        host, groups = _best(ctx, exported, asked.host)
+        seen = [each for each in groups if is_seen_from(each.oldest, asked.namespace, default)]
+        chosen = _newest(ctx, seen)
+        if chosen is not None:
+            return _key(chosen, host)
     return None
 
 
-def _selector(row: DestinationRule) -> tuple[tuple[str, str], ...]:
-    selector = row.spec.workload_selector
-    return tuple(sorted(selector.match_labels.items())) if selector else ()
+def _best(ctx: Ctx, rows: list[DestinationRule], host: str) -> tuple[str, tuple[RuleGroup, ...]]:
+    suffix = ctx.get(domain, None)
+    by_host: dict[str, list[DestinationRule]] = {}
+    for row in rows:
+        full = resolve_short_name(row.spec.host, row.meta.namespace, suffix)
+        by_host.setdefault(full, []).append(row)
+    best = most_specific(by_host, host) or ""
+    return best, grouped(by_host.get(best, ()))
+
+
+def _key(group: RuleGroup, host: str) -> RuleKey:
+    meta = group.oldest.meta
+    return RuleKey(meta.namespace, host, meta.name, group.selector)
+
+
+def _newest(ctx: Ctx, groups: list[RuleGroup]) -> RuleGroup | None:
+    # Rules that do not merge because of exportTo: the newest is obeyed, as upstream.
+    if not groups:
+        return None
+    chosen = groups[-1]
+    for group in groups[:-1]:
+        ctx.report(overshadowed(group.oldest, chosen.oldest))
+    return chosen
 
 
 @query
 def merged_rule(ctx: Ctx, key: RuleKey) -> MergedRule | None:
     """Return what all rules behind a key say: first policy wins, subsets add up (DR-07)."""
     suffix = ctx.get(domain, None)
-    rows = [
+    same = [
         row
         for row in ctx.get(rules_for_host, key.host)
         if row.meta.namespace == key.namespace
         and resolve_short_name(row.spec.host, key.namespace, suffix) == key.host
-        and _selector(row) == key.selector
+        and selector_of(row) == key.selector
     ]
-    if not rows:
+    start = next((at for at, row in enumerate(same) if row.meta.name == key.oldest), None)
+    if start is None:
         return None
+    oldest = same[start]
+    rows = (oldest, *(row for row in same[start + 1 :] if joins(row, oldest)))
     subsets: dict[str, Subset] = {}
-    policy: TrafficPolicy | None = None
+    decides: DestinationRule | None = None
     for row in rows:
-        policy = policy or row.spec.traffic_policy
         for index, subset in enumerate(row.spec.subsets):
             if subset.name in subsets:
-                ctx.report(
-                    Finding(
-                        Severity.WARNING,
-                        "DuplicateSubset",
-                        row.meta.ref(f"spec.subsets[{index}].name"),
-                        f"Subset {subset.name!r} of {key.host} is declared by an older rule too; "
-                        "that one is used.",
-                        "Give the subset another name or remove one declaration.",
-                    )
-                )
+                ctx.report(duplicate_subset(row, index, subset.name, key.host))
             subsets.setdefault(subset.name, subset)
+        if row.spec.traffic_policy is not None:
+            if decides is not None:
+                ctx.report(policy_ignored(row, decides))
+            decides = decides or row
+        if set(row.spec.export_to) != set(oldest.spec.export_to) and not key.selector:
+            ctx.report(export_ignored(row, oldest))
     return MergedRule(
-        policy=policy,
+        policy=decides.spec.traffic_policy if decides else None,
         subsets=tuple(subsets.values()),
         sources=tuple(Source.of(row.meta) for row in rows),
     )
 
 
-def policy_for(rule: MergedRule | None, port: int, subset: str) -> Policy:
+def policy_for(
+    rule: MergedRule | None, port: int, subset: str, defaults: DefaultTrafficPolicy | None = None
+) -> Policy:
     """
     Return the policy of a cluster: port level over the destination's, subset over both.
 
-    A port-level entry replaces the four blocks of its level wholesale; a subset overrides block by
-    block, its own port-level entry all four (DR-03, DR-04).
+    A port-level entry replaces the whole policy of its level. A subset overrides block by block;
+    its port-level entry replaces limits, balancer, ejection and TLS, and inherits the rest (DR-03,
+    DR-04). The mesh's `defaults` fill blocks the destination leaves out (DR-63).
     """
-    if rule is None:
-        return NO_POLICY
-    top = _at_port(rule.policy, port)
-    chosen = next((s for s in rule.subsets if s.name == subset), None) if subset else None
+    top, _ = _at_port(rule.policy if rule else None, port)
+    if defaults is not None:
+        top = _filled(top, defaults)
+    chosen = next((s for s in rule.subsets if s.name == subset), None) if rule and subset else None
     if chosen is None or chosen.traffic_policy is None:
         return top
-    own = chosen.traffic_policy
-    if any(entry.port and entry.port.number == port for entry in own.port_level_settings):
-        return _at_port(own, port)
+    own, replaces = _at_port(chosen.traffic_policy, port)
+    base = NO_POLICY if replaces else top
     return Policy(
-        connection_pool=own.connection_pool or top.connection_pool,
-        load_balancer=own.load_balancer or top.load_balancer,
-        outlier_detection=own.outlier_detection or top.outlier_detection,
-        tls=own.tls or top.tls,
+        connection_pool=own.connection_pool or base.connection_pool,
+        load_balancer=own.load_balancer or base.load_balancer,
+        outlier_detection=own.outlier_detection or base.outlier_detection,
+        tls=own.tls or base.tls,
+        tunnel=own.tunnel or top.tunnel,
+        proxy_protocol=own.proxy_protocol or top.proxy_protocol,
+        retry_budget=own.retry_budget or top.retry_budget,
     )
 
 
-def _at_port(policy: TrafficPolicy | None, port: int) -> Policy:
+def tunnel_for(rule: MergedRule | None, subset: str) -> Tunnel | None:
+    """
+    Return the tunnel of TCP and TLS routes to a host or to one of its subsets (DR-60).
+
+    It belongs to the listener, not to a cluster: neither ports nor inheritance count.
+    """
+    if rule is None:
+        return None
+    policy = rule.policy
+    if subset:
+        chosen = next((each for each in rule.subsets if each.name == subset), None)
+        policy = chosen.traffic_policy if chosen else None
+    return policy.tunnel if policy else None
+
+
+def _at_port(policy: TrafficPolicy | None, port: int) -> tuple[Policy, bool]:
     if policy is None:
-        return NO_POLICY
+        return NO_POLICY, False
     for entry in policy.port_level_settings:
         if entry.port and entry.port.number == port:
-            return Policy(
-                connection_pool=entry.connection_pool,
-                load_balancer=entry.load_balancer,
-                outlier_detection=entry.outlier_detection,
-                tls=entry.tls,
-            )
+            return _blocks(entry), True
+    whole = replace(
+        _blocks(policy),
+        tunnel=policy.tunnel,
+        proxy_protocol=policy.proxy_protocol,
+        retry_budget=policy.retry_budget,
+    )
+    return whole, False
+
+
+def _blocks(policy: TrafficPolicy | PortTrafficPolicy) -> Policy:
     return Policy(
         connection_pool=policy.connection_pool,
         load_balancer=policy.load_balancer,
         outlier_detection=policy.outlier_detection,
         tls=policy.tls,
+    )
+
+
+def _filled(policy: Policy, defaults: DefaultTrafficPolicy) -> Policy:
+    return replace(
+        policy,
+        connection_pool=policy.connection_pool or defaults.connection_pool,
+        outlier_detection=policy.outlier_detection or defaults.outlier_detection,
     )
