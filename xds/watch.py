@@ -296,15 +296,17 @@ class Watch:
         for name, held in self.client.items():
             if name in wanted:
                 continue
-            self.rejected.pop(name, None)
             if self.type_url == LDS or may_remove or not isinstance(held, Resource):
                 picked.changes[name] = (None, held)
                 self._removals.pop(name, None)
             else:
                 picked.resources.append(held)
                 self._removals[name] = None
-        for name in [n for n in self.rejected if n not in wanted]:
+        gone = self.rejected.keys() - wanted.keys()
+        for name in gone:
             del self.rejected[name]
+            # The client may run an older one that it brought along from an earlier stream.
+            self._answer_due = True
         if not (picked.changes or self._owed or self._answer_due):
             picked.resources.clear()
         return picked
