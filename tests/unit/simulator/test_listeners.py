@@ -99,5 +99,5 @@ def test_pipes_and_udp_take_no_connections() -> None:
 
 @pytest.mark.parametrize("bad", [{"address": "web"}, {"port": 0}, {"source_port": 70000}])
 def test_what_no_connection_can_have_is_refused(bad: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="port|address"):
+    with pytest.raises(ValueError, match=r"port|address"):
         Request(**{"address": "10.0.0.1", "port": 80, **bad})
