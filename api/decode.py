@@ -21,6 +21,11 @@ from pilothouse.api.opaque import SECURITY_KINDS, Opaque
 from pilothouse.api.problem import Problem
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 
+_KNOWN_STATUS: Final = {
+    "ServiceEntry": ("addresses", ("value", "host")),
+    "WorkloadEntry": ("conditions", ("type", "status")),
+}
+"""Kind -> the list in its status that is read, and the fields of its items."""
 _ISTIO_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 _OF_A_MESH: Final = ("gateway.networking.k8s.io",)
 
@@ -92,8 +97,8 @@ def decode(document: Any) -> Decoded:
         body: dict[str, Any] = {"meta": meta, "spec": document.get("spec") or {}}
         if not _ISTIO_FIELDS.issuperset(document):
             _unknown_top_fields(document, report)
-        if kind.name == "ServiceEntry" and document.get("status"):
-            body["status"] = _known_status(document["status"])
+        if kind.name in _KNOWN_STATUS and document.get("status"):
+            body["status"] = _known_status(kind.name, document["status"])
     else:
         body = {**document, "meta": meta}
     row = _convert(body, kind.row, report, findings, strict=kind.is_istio)
@@ -196,12 +201,15 @@ def _unknown_top_fields(document: dict[str, Any], report: diagnosis.Report) -> N
         report(Severity.WARNING, "UnknownField", name, message, remedy)
 
 
-def _known_status(status: Any) -> Any:
-    # Status is written by controllers and read only for addresses; the rest is not config.
-    if not isinstance(status, dict):
+def _known_status(kind: str, status: Any) -> Any:
+    # Status is written by controllers; what we do not read of it is not config.
+    name, fields = _KNOWN_STATUS[kind]
+    listed = status.get(name) if isinstance(status, dict) else None
+    if not isinstance(listed, list):
         return None
-    addresses = status.get("addresses")
-    return {"addresses": addresses} if isinstance(addresses, list) else None
+    items = (each for each in listed if isinstance(each, dict))
+    texts = ({field: each.get(field) for field in fields} for each in items)
+    return {name: [each for each in texts if all(isinstance(text, str) for text in each.values())]}
 
 
 def _unknown_kind(document: dict[str, Any]) -> Decoded:

@@ -4,8 +4,13 @@ WorkloadEntry and WorkloadGroup: endpoints that are not pods.
 Types of networking.istio.io; rules across fields are in `workload_check`.
 """
 
+from typing import Final
+
 from pilothouse.api.meta import ObjectMeta
 from pilothouse.api.structs import ApiStruct
+
+HEALTH_CHECKS_ANNOTATION: Final = "proxy.istio.io/health-checks-enabled"
+_TRUE: Final = frozenset({"1", "t", "true"})
 
 
 class WorkloadEntrySpec(ApiStruct, frozen=True):
@@ -25,11 +30,42 @@ class WorkloadEntrySpec(ApiStruct, frozen=True):
     service_account: str = ""
 
 
+class Condition(ApiStruct, frozen=True):
+    """A condition of the status; `status` is True, False or Unknown."""
+
+    type: str = ""
+    status: str = ""
+
+
+class WorkloadEntryStatus(ApiStruct, frozen=True):
+    """The part of the status we read: conditions that health checks write."""
+
+    conditions: tuple[Condition, ...] = ()
+
+
 class WorkloadEntry(ApiStruct, frozen=True):
     """A WorkloadEntry object."""
 
     meta: ObjectMeta
     spec: WorkloadEntrySpec = WorkloadEntrySpec()
+    status: WorkloadEntryStatus | None = None
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """The labels of the spec and of the object, whose values win (WE-03)."""
+        return {**self.spec.labels, **self.meta.labels}
+
+    @property
+    def is_healthy(self) -> bool:
+        """
+        Whether the workload may be sent traffic (WE-07).
+
+        With health checks enabled it counts as unhealthy until the condition Healthy is True.
+        """
+        if self.meta.annotations.get(HEALTH_CHECKS_ANNOTATION, "").lower() not in _TRUE:
+            return True
+        conditions = self.status.conditions if self.status else ()
+        return any(each.type == "Healthy" and each.status == "True" for each in conditions)
 
 
 class GroupMetadata(ApiStruct, frozen=True):

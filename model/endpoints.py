@@ -6,15 +6,17 @@ ServiceEntry's own list. What a proxy sees of them (subsets, locality) is decide
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
 from pilothouse.api.kubernetes_core import Endpoint as SliceEndpoint
 from pilothouse.api.kubernetes_core import EndpointSlice, Pod
 from pilothouse.api.meta import ObjectKey, selects
+from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.workload import WorkloadEntry, WorkloadEntrySpec
 from pilothouse.graph.core import Ctx, query
+from pilothouse.model.address_pools import is_address
 from pilothouse.model.inputs import (
     ENDPOINT_SLICES,
     ENDPOINTS,
@@ -24,7 +26,14 @@ from pilothouse.model.inputs import (
     WORKLOAD_ENTRIES,
 )
 from pilothouse.model.proxies import Locality
-from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.model.services import (
+    Port,
+    Resolution,
+    Service,
+    ServiceKey,
+    entries_of_host,
+    service,
+)
 
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
@@ -37,6 +46,7 @@ REVISION_LABELS: Final = (
     "version",
 )
 UNIX: Final = "unix://"
+DNS_RESOLUTIONS: Final = ("DNS", "DNS_ROUND_ROBIN")
 
 
 class Health(Enum):
@@ -99,8 +109,11 @@ def _kubernetes_endpoints(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endp
         yield from _slice_endpoints(ctx, owner, port, row)
     if not slices:
         yield from _legacy_endpoints(ctx, owner, port, key)
-    for entry in _selected_entries(ctx, owner):
-        yield from _workload_entry(entry, port)
+    if owner.resolution is Resolution.ENDPOINTS:
+        for workload in _selected_entries(ctx, owner):
+            yield from _workload_of_kubernetes(workload, port)
+        if owner.host in ctx.index_values(SERVICE_ENTRIES, "kubernetes_host"):
+            yield from _entry_endpoints(ctx, owner, port)
 
 
 def _slice_endpoints(
@@ -146,6 +159,14 @@ def _is_finished(pod: Pod) -> bool:
     return pod.status.phase in ("Succeeded", "Failed")  # its address is free again (K8-16)
 
 
+def _is_usable(pod: Pod) -> bool:
+    # No slice says so here: a pod that says it is not ready is left out (SE-09).
+    is_unready = any(
+        each.type == "Ready" and each.status != "True" for each in pod.status.conditions
+    )
+    return not is_unready and not _is_finished(pod)
+
+
 def _pod_endpoint(
     ctx: Ctx,
     pod: Pod | None,
@@ -188,41 +209,68 @@ def _legacy_endpoints(ctx: Ctx, owner: Service, port: Port, key: ObjectKey) -> I
 
 
 def _entry_endpoints(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endpoint]:
-    entry = ctx.row(SERVICE_ENTRIES, ObjectKey(owner.namespace, owner.key.name))
-    if entry is None:
-        return
+    # All entries of the namespace that name the host take part, by the name of the port (SE-13).
+    for entry in entries_of_host(ctx, owner.namespace, owner.host):
+        declared = next((each for each in entry.spec.ports if each.name == port.name), None)
+        is_dns = entry.spec.resolution in DNS_RESOLUTIONS
+        if declared is None or is_dns != owner.resolution.is_dns:
+            continue
+        own_port = replace(port, target=declared.target_port or declared.number)
+        found = list(_endpoints_of_entry(ctx, owner, entry, own_port))
+        yield from found
+        if found and owner.resolution is Resolution.DNS_ROUND_ROBIN:
+            return  # one endpoint only (SE-07)
+
+
+def _endpoints_of_entry(
+    ctx: Ctx, owner: Service, entry: ServiceEntry, port: Port
+) -> Iterator[Endpoint]:
     number = port.target if isinstance(port.target, int) else port.number
-    if owner.selector:
-        for row in _selected_entries(ctx, owner):
-            yield from _workload_entry(row, port)
-        for pod in _selected_pods(ctx, owner):
+    is_dns = entry.spec.resolution in DNS_RESOLUTIONS
+    selector = entry.spec.workload_selector
+    if selector is not None:
+        chosen = replace(owner, selector=tuple(sorted(selector.labels.items())))
+        for row in _selected_entries(ctx, chosen):
+            if is_dns or is_address(row.spec.address):
+                yield from _workload_entry(row, port)
+        for pod in _selected_pods(ctx, chosen):
             if pod.status.pod_ip:
                 yield _pod_endpoint(ctx, pod, pod.status.pod_ip, number, Health.HEALTHY, None)
         return
     for listed in entry.spec.endpoints:
         yield from _listed_workload(listed, port, entry.meta.namespace, "", listed.labels)
-    is_dns = owner.resolution in (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
     if not entry.spec.endpoints and is_dns:
         yield Endpoint(address=owner.host, port=number)
+
+
+def _workload_of_kubernetes(row: WorkloadEntry, port: Port) -> Iterator[Endpoint]:
+    # Looked up by the target's name if it has one, else by the port's (WE-06).
+    if not is_address(row.spec.address):
+        return
+    if isinstance(port.target, str):
+        if port.target not in row.spec.ports:
+            return
+        port = replace(port, target=row.spec.ports[port.target], name="")
+    yield from _workload_entry(row, port)
 
 
 def _selected_entries(ctx: Ctx, owner: Service) -> Iterator[WorkloadEntry]:
     # One pair of the selector finds candidates through the index; the rest are compared.
     for name, value in (owner.selector or ())[:1]:
         for row in ctx.where(WORKLOAD_ENTRIES, "label", (owner.namespace, name, value)):
-            if selects(dict(owner.selector or ()), {**row.meta.labels, **row.spec.labels}):
+            if selects(dict(owner.selector or ()), row.all_labels) and row.is_healthy:
                 yield row
 
 
 def _selected_pods(ctx: Ctx, owner: Service) -> Iterator[Pod]:
     for name, value in (owner.selector or ())[:1]:
         for row in ctx.where(PODS, "label", (owner.namespace, name, value)):
-            if selects(dict(owner.selector or ()), row.meta.labels) and not _is_finished(row):
+            if selects(dict(owner.selector or ()), row.meta.labels) and _is_usable(row):
                 yield row
 
 
 def _workload_entry(row: WorkloadEntry, port: Port) -> Iterator[Endpoint]:
-    labels = {**row.meta.labels, **row.spec.labels}
+    labels = row.all_labels
     return _listed_workload(row.spec, port, row.meta.namespace, row.meta.name, labels)
 
 

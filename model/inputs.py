@@ -29,6 +29,7 @@ from pilothouse.api.sidecar import Sidecar
 from pilothouse.api.virtual_service import VirtualService
 from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.tables import Table
+from pilothouse.model.address_pools import block_index
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 THE_MESH: Final = ObjectKey("", "mesh")
@@ -81,6 +82,11 @@ def _entry_hosts(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
     yield from (host.lower() for host in row.spec.hosts)
 
 
+def _kubernetes_hosts(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
+    # Few entries name a Kubernetes service; which hosts they name is one cell for all to read.
+    yield from (host.lower() for host in row.spec.hosts if ".svc." in host)
+
+
 def _entry_addresses(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
     yield from (endpoint.address for endpoint in row.spec.endpoints if endpoint.address)
 
@@ -118,7 +124,7 @@ def _workload_address(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]
 
 
 def _workload_labels(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]:
-    for name, value in {**row.meta.labels, **row.spec.labels}.items():
+    for name, value in row.all_labels.items():
         yield (row.meta.namespace, name, value)
 
 
@@ -136,7 +142,14 @@ SERVICE_ACCOUNTS: Final = Table[ObjectKey, ServiceAccount]("ServiceAccount")
 SECRETS: Final = Table[ObjectKey, Secret]("Secret")
 CONFIG_MAPS: Final = Table[ObjectKey, ConfigMap]("ConfigMap")
 SERVICE_ENTRIES: Final = Table[ObjectKey, ServiceEntry](
-    "ServiceEntry", {"host": _entry_hosts, "address": _entry_addresses, "namespace": _namespace}
+    "ServiceEntry",
+    {
+        "host": _entry_hosts,
+        "address": _entry_addresses,
+        "address_block": block_index,
+        "kubernetes_host": _kubernetes_hosts,
+        "namespace": _namespace,
+    },
 )
 WORKLOAD_ENTRIES: Final = Table[ObjectKey, WorkloadEntry](
     "WorkloadEntry", {"label": _workload_labels, "address": _workload_address}

@@ -48,7 +48,7 @@ def workload_labels(ctx: Ctx, proxy: Proxy) -> tuple[tuple[str, str], ...]:
             return tuple(sorted(pod.meta.labels.items()))
         for entry in ctx.where(WORKLOAD_ENTRIES, "address", ip):
             if entry.meta.namespace == proxy.namespace:
-                return tuple(sorted({**entry.meta.labels, **entry.spec.labels}.items()))
+                return tuple(sorted(entry.all_labels.items()))
     return proxy.labels
 
 
