@@ -72,11 +72,26 @@ class Node:
         self.error: Exception | None = None
         self.findings: tuple[Finding, ...] = ()
         self.deps: tuple[Node, ...] = ()
-        self.rdeps: set[Node] = set()
+        # Most nodes have one dependent or none, and an empty set is larger than a node.
+        self.rdeps: set[Node] | tuple[Node, ...] = ()
         self.state = State.NEW
         self.changed_at = 0
         self.verified_at = 0
         self.pins = 0
+
+    def add_dependent(self, node: "Node") -> None:
+        """Note that `node` has read this."""
+        if isinstance(self.rdeps, set):
+            self.rdeps.add(node)
+        elif node not in self.rdeps:
+            self.rdeps = {*self.rdeps, node} if self.rdeps else (node,)
+
+    def drop_dependent(self, node: "Node") -> None:
+        """Note that `node` reads this no more."""
+        if isinstance(self.rdeps, set):
+            self.rdeps.discard(node)
+        elif node in self.rdeps:
+            self.rdeps = ()
 
 
 class Ctx:
@@ -304,13 +319,13 @@ class Graph:
         old = node.deps
         node.deps = tuple(deps)
         for dep in deps:
-            dep.rdeps.add(node)
+            dep.add_dependent(node)
         for dep in old:
             if dep not in deps:
                 self._release(dep, node)
 
     def _release(self, dep: Node, dependent: Node) -> None:
-        dep.rdeps.discard(dependent)
+        dep.drop_dependent(dependent)
         if not dep.rdeps and not dep.pins:
             self._unused.setdefault(dep, self.revision)
 
@@ -390,7 +405,7 @@ class Graph:
                 del nodes[node.key]
             self._speaking.pop(node, None)
             for dep in node.deps:
-                dep.rdeps.discard(node)
+                dep.drop_dependent(node)
                 if not dep.rdeps and not dep.pins:
                     ready.append(dep)
             node.deps = ()

@@ -47,6 +47,13 @@ def is_for_mesh(row: VirtualService) -> bool:
     return not row.spec.gateways or MESH_GATEWAY in row.spec.gateways
 
 
+def governing_virtual_service(ctx: Ctx, asked: RoutingQuestion) -> ObjectKey | None:
+    """Return what `virtual_service_for` says, without a node per namespace for unrouted hosts."""
+    return (
+        ctx.get(virtual_service_for, asked) if ctx.get(virtual_services_for, asked.host) else None
+    )
+
+
 @query
 def virtual_service_for(ctx: Ctx, asked: RoutingQuestion) -> ObjectKey | None:
     """

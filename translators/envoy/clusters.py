@@ -26,9 +26,9 @@ from pilothouse.model.policies import (
     Policy,
     RuleKey,
     RuleQuestion,
+    governing_rule,
     merged_rule,
     policy_for,
-    rule_for,
 )
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
@@ -92,7 +92,7 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
     if owner.resolution is Resolution.ALIAS:
         return
     asked = RuleQuestion(view.scope.namespace, view.labels, owner.host, owner.namespace)
-    key = ctx.get(rule_for, asked)
+    key = governing_rule(ctx, asked)
     subsets = ctx.get(subset_names, key) if key else ()
     for port in owner.ports:
         if port.protocol is Protocol.UDP:

@@ -14,7 +14,7 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import EndpointView
 from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
 from pilothouse.model.names import ClusterName
-from pilothouse.model.policies import RuleQuestion, merged_rule, rule_for
+from pilothouse.model.policies import RuleQuestion, governing_rule, merged_rule
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
 from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
@@ -67,7 +67,7 @@ def subset_labels(
     """Return the labels a cluster's subset asks of endpoints; None if there is no such subset."""
     if not name.subset:
         return ()
-    key = ctx.get(rule_for, RuleQuestion(scope.namespace, client_labels, name.host, owner))
+    key = governing_rule(ctx, RuleQuestion(scope.namespace, client_labels, name.host, owner))
     rule = ctx.get(merged_rule, key) if key else None
     for subset in rule.subsets if rule else ():
         if subset.name == name.subset:

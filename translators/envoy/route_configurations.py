@@ -22,14 +22,14 @@ from pilothouse.model.names import (
     RouteName,
     VirtualHostName,
 )
-from pilothouse.model.policies import RuleQuestion, rule_for
+from pilothouse.model.policies import RuleQuestion, governing_rule
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import RDS, Resource, field
 from pilothouse.model.routing import (
     RoutingQuestion,
+    governing_virtual_service,
     routed_hosts,
     virtual_service,
-    virtual_service_for,
 )
 from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
 from pilothouse.model.services import Resolution, Service
@@ -155,13 +155,13 @@ def _service_key(
     ctx: Ctx, view: RouteView, name: RouteName, service: Service, aliases: tuple[str, ...]
 ) -> VirtualHostKey:
     namespace = view.scope.namespace
-    routing = ctx.get(virtual_service_for, RoutingQuestion(namespace, service.host))
+    routing = governing_virtual_service(ctx, RoutingQuestion(namespace, service.host))
     asked = RuleQuestion(namespace, view.labels, service.host, service.namespace)
     return VirtualHostKey(
         name=VirtualHostName(service.host, name.port),
         domains=service_domains(service, aliases, namespace, view.domain_suffix),
         service=service.key,
-        rule=ctx.get(rule_for, asked),
+        rule=governing_rule(ctx, asked),
         virtual_service=routing,
         scope=view.scope if routing else None,
         labels=view.labels if routing else (),
@@ -177,7 +177,7 @@ def _unregistered(
     for host in ctx.get(routed_hosts, view.scope):
         if host in known or (is_wildcard(host) and any(matches(host, each) for each in known)):
             continue
-        routing = ctx.get(virtual_service_for, RoutingQuestion(view.scope.namespace, host))
+        routing = governing_virtual_service(ctx, RoutingQuestion(view.scope.namespace, host))
         if routing is not None:
             keys.append(
                 VirtualHostKey(

@@ -15,14 +15,14 @@ from pilothouse.api.virtual_service import L4Match, RouteDestination, TlsMatch, 
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.domains import host_forms
 from pilothouse.model.names import ClusterName
-from pilothouse.model.policies import Policy, RuleQuestion, merged_rule, policy_for, rule_for
+from pilothouse.model.policies import Policy, RuleQuestion, governing_rule, merged_rule, policy_for
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.routing import (
     MESH_GATEWAY,
     RoutingQuestion,
+    governing_virtual_service,
     virtual_service,
-    virtual_service_for,
 )
 from pilothouse.model.scopes import HostQuestion, Scope, aliases_of
 from pilothouse.model.services import Port, Service, ServiceKey, service
@@ -71,7 +71,7 @@ def tcp_chains(ctx: Ctx, asked: TcpQuestion) -> tuple[TcpChain, ...]:
     if owner is None or port is None:
         return ()
     ranges = tuple(vip for vip in owner.vips if "/" in vip)
-    routing = ctx.get(virtual_service_for, RoutingQuestion(asked.scope.namespace, owner.host))
+    routing = governing_virtual_service(ctx, RoutingQuestion(asked.scope.namespace, owner.host))
     row = ctx.get(virtual_service, routing) if routing else None
     chains: list[TcpChain] = []
     if row is not None:
@@ -201,7 +201,7 @@ def _rule_chain(
 
 def _policy(ctx: Ctx, asked: TcpQuestion, owner: Service) -> Policy:
     question = RuleQuestion(asked.scope.namespace, asked.labels, owner.host, owner.namespace)
-    key = ctx.get(rule_for, question)
+    key = governing_rule(ctx, question)
     return policy_for(ctx.get(merged_rule, key) if key else None, asked.port, "")
 
 

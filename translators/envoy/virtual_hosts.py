@@ -17,7 +17,7 @@ from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.hosts import resolve_short_name
 from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.names import ClusterName, VirtualHostName
-from pilothouse.model.policies import RuleKey, RuleQuestion, merged_rule, policy_for, rule_for
+from pilothouse.model.policies import RuleKey, RuleQuestion, governing_rule, merged_rule, policy_for
 from pilothouse.model.provenance import Source
 from pilothouse.model.resource import field
 from pilothouse.model.routing import virtual_service
@@ -135,7 +135,7 @@ def target_resolver(
         asked = RuleQuestion(
             scope.namespace, labels, host, owner.namespace if owner else row.meta.namespace
         )
-        rule_key = ctx.get(rule_for, asked)
+        rule_key = governing_rule(ctx, asked)
         rule = ctx.get(merged_rule, rule_key) if rule_key else None
         if destination.subset and not any(
             subset.name == destination.subset for subset in (rule.subsets if rule else ())
