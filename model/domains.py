@@ -2,26 +2,32 @@
 
 from collections.abc import Iterator
 from ipaddress import ip_address
+from sys import intern
 
 from pilothouse.model.services import Service
 
 
 def service_domains(
-    service: Service, aliases: tuple[str, ...], namespace: str, domain_suffix: str
+    service: Service,
+    aliases: tuple[str, ...],
+    namespace: str,
+    domain_suffix: str,
+    addresses: tuple[str, ...],
 ) -> tuple[str, ...]:
     """
     Return the domains of a service for clients of `namespace`, without repeats.
 
     `aliases` are hosts of ExternalName services that stand for it. `domain_suffix` is the client's
-    DNS suffix, such as ``svc.cluster.local``.
+    DNS suffix, such as ``svc.cluster.local``. `addresses` are the service's as clients see them.
     """
     domains: list[str] = []
     for host in (service.host, *aliases):
         domains.extend(host_forms(host, namespace, domain_suffix))
     if service.is_headless and service.is_kubernetes:
         domains = [form for name in domains for form in (name, f"*.{name}")]
-    domains.extend(_addresses(service))
-    return tuple(dict.fromkeys(domains))
+    domains.extend(_hosts_of(addresses))
+    # Interned: clients of other namespaces than the service's own share the forms.
+    return tuple(dict.fromkeys(map(intern, domains)))
 
 
 def host_forms(host: str, namespace: str, suffix: str) -> Iterator[str]:
@@ -50,8 +56,8 @@ def host_forms(host: str, namespace: str, suffix: str) -> Iterator[str]:
         yield f"{name}.{owner}.{middle}"
 
 
-def _addresses(service: Service) -> Iterator[str]:
-    for vip in service.vips:
+def _hosts_of(addresses: tuple[str, ...]) -> Iterator[str]:
+    for vip in addresses:
         if "/" in vip or vip in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
             continue
         yield f"[{vip}]" if ip_address(vip).version == 6 else vip

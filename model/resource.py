@@ -139,6 +139,10 @@ class ResourceLayer(Mapping[str, Resource]):
         """Return the resource of that name."""
         return self._resources[name]
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a resource of that name."""
+        return name in self._resources
+
     def __iter__(self) -> Iterator[str]:
         """Yield names in order."""
         return iter(self._resources)
@@ -156,39 +160,48 @@ class ResourceLayer(Mapping[str, Resource]):
         return hash(self.version)
 
 
-class ResourceSet(Mapping[str, Resource]):
-    """What a proxy of one class gets of one type: shared layers, the first to name one wins."""
+def _in_both(one: ResourceLayer, other: ResourceLayer) -> Iterator[str]:
+    # The smaller is walked: most layers are a proxy's own few beside thousands shared by all.
+    small, large = (one, other) if len(one) < len(other) else (other, one)
+    return (name for name in small if name in large)
 
-    __slots__ = ("_merged", "layers", "version")
+
+class ResourceSet(Mapping[str, Resource]):
+    """
+    What a proxy of one class gets of one type: shared layers, the first to name one wins.
+
+    Layers are never merged: there may be as many sets as proxies, each of thousands of names.
+    """
+
+    __slots__ = ("_hidden", "layers", "version")
 
     def __init__(self, layers: tuple[ResourceLayer, ...]) -> None:
-        """Stack layers; merging waits until somebody asks."""
+        """Stack layers."""
         self.layers = layers
         self.version = content_version("".join(layer.version for layer in layers).encode())
-        self._merged: dict[str, Resource] | None = None
-
-    @property
-    def merged(self) -> Mapping[str, Resource]:
-        """All resources by name, in order."""
-        if self._merged is None:
-            merged: dict[str, Resource] = {}
-            for layer in self.layers:
-                for name, resource in layer.items():
-                    merged.setdefault(name, resource)
-            self._merged = merged
-        return self._merged
+        self._hidden = tuple(
+            frozenset(name for above in layers[:depth] for name in _in_both(above, layer))
+            for depth, layer in enumerate(layers)
+        )
 
     def __getitem__(self, name: str) -> Resource:
         """Return the resource of that name."""
-        return self.merged[name]
+        for layer in self.layers:
+            if name in layer:
+                return layer[name]
+        raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
         """Yield names in order."""
-        return iter(self.merged)
+        for layer, hidden in zip(self.layers, self._hidden, strict=True):
+            if hidden:
+                yield from (name for name in layer if name not in hidden)
+            else:
+                yield from layer
 
     def __len__(self) -> int:
         """Count resources."""
-        return len(self.merged)
+        return sum(map(len, self.layers)) - sum(map(len, self._hidden))
 
     def __eq__(self, other: object) -> bool:
         """Compare by content."""

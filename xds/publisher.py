@@ -53,10 +53,9 @@ class Roots(Protocol):
 class _Entry:
     """A pinned root, the value last published, and the channels that show it."""
 
-    __slots__ = ("changed_at", "channels", "name", "node", "root", "type_url", "value")
+    __slots__ = ("changed_at", "channels", "name", "node", "type_url", "value")
 
-    def __init__(self, root: Root, type_url: str, name: str | None, node: Node) -> None:
-        self.root = root
+    def __init__(self, type_url: str, name: str | None, node: Node) -> None:
         self.type_url = type_url
         self.name = name
         self.node = node
@@ -146,8 +145,7 @@ class Publisher:
         self._roots = roots
         self._clock = clock
         self._channels: dict[Any, Channel] = {}
-        self._entries: dict[Root, _Entry] = {}
-        self._by_node: dict[Node, _Entry] = {}
+        self._entries: dict[Node, _Entry] = {}
         self._classes: dict[Node, dict[Member, None]] = {}
 
     # -- sessions ---------------------------------------------------------------------------------
@@ -212,7 +210,7 @@ class Publisher:
             if not node.pins:
                 continue
             self._graph.fresh(node.query, node.key)  # type: ignore[arg-type]  # a root, no cell
-            entry = self._by_node.get(node)
+            entry = self._entries.get(node)
             if entry is None:
                 moved.append(node)
             elif node.changed_at != entry.changed_at:
@@ -304,17 +302,16 @@ class Publisher:
                 self._release(entries.pop(name), channel)
 
     def _hold(self, root: Root, type_url: str, name: str | None, channel: Channel) -> _Entry:
-        entry = self._entries.get(root)
+        node = self._graph.fresh(root.query, root.key)
+        entry = self._entries.get(node)
         if entry is None:
-            node = self._graph.pin(root.query, root.key)
-            entry = self._entries[root] = _Entry(root, type_url, name, node)
-            self._by_node[node] = entry
+            self._graph.pin(root.query, root.key)
+            entry = self._entries[node] = _Entry(type_url, name, node)
         entry.channels[channel] = None
         return entry
 
     def _release(self, entry: _Entry, channel: Channel) -> None:
         entry.channels.pop(channel, None)
         if not entry.channels:
-            del self._entries[entry.root]
-            del self._by_node[entry.node]
-            self._graph.unpin(entry.root.query, entry.root.key)
+            del self._entries[entry.node]
+            self._graph.unpin(entry.node.query, entry.node.key)  # type: ignore[arg-type]  # a root
