@@ -4,7 +4,6 @@ What a DestinationRule says of a cluster: balancing, limits, ejection (traffic.m
 Each function applies one block of a policy to a cluster under construction.
 """
 
-from functools import lru_cache
 from typing import Final
 
 from pilothouse._pb.envoy.config.cluster.v3 import (
@@ -12,18 +11,17 @@ from pilothouse._pb.envoy.config.cluster.v3 import (
     cluster_pb2,
     outlier_detection_pb2,
 )
-from pilothouse._pb.envoy.config.core.v3 import protocol_pb2
-from pilothouse._pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from pilothouse._pb.google.protobuf import any_pb2, wrappers_pb2
-from pilothouse.api.destination_rule import ConnectionPool, LoadBalancer, TcpKeepalive
+from pilothouse._pb.google.protobuf import wrappers_pb2
+from pilothouse.api.destination_rule import LoadBalancer, RetryBudget, TcpKeepalive
 from pilothouse.api.duration import Duration
+from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.model.policies import Policy
-from pilothouse.model.protocols import Protocol
-from pilothouse.translators.envoy.encoding import pack
 
 UNLIMITED: Final = 2**32 - 1
 MINIMUM_RING_SIZE: Final = 1024
-HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+RETRY_BUDGET_PERCENT: Final = 20.0
+RETRY_BUDGET_FLOOR: Final = 3
+"""Retries that are always allowed, where a budget does not say how many."""
 
 
 def is_passthrough(policy: Policy) -> bool:
@@ -31,10 +29,13 @@ def is_passthrough(policy: Policy) -> bool:
     return policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
 
 
-def apply_circuit_breakers(cluster: cluster_pb2.Cluster, policy: Policy) -> None:
-    """Set the limits; what is unset is unlimited (DR-30, DR-31, DR-35)."""
+def apply_connection_pool(cluster: cluster_pb2.Cluster, policy: Policy, mesh: MeshConfig) -> None:
+    """Set times and limits; what is unset is the mesh's or unlimited (DR-30 to DR-35, DR-62)."""
     limits = cluster.circuit_breakers.thresholds.add()
     limits.CopyFrom(_NO_LIMITS)
+    _apply_retry_budget(limits, policy.retry_budget)
+    cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
+    _apply_keepalive(cluster, mesh.tcp_keepalive)
     pool = policy.connection_pool
     if pool is None:
         return
@@ -53,12 +54,26 @@ def apply_circuit_breakers(cluster: cluster_pb2.Cluster, policy: Policy) -> None
             limits.max_retries.value = pool.http.max_retries
 
 
+def _apply_retry_budget(
+    limits: circuit_breaker_pb2.CircuitBreakers.Thresholds, budget: RetryBudget | None
+) -> None:
+    if budget is None:
+        return
+    wanted = limits.retry_budget
+    share = RETRY_BUDGET_PERCENT if budget.percent is None else budget.percent
+    wanted.budget_percent.value = share
+    wanted.min_retry_concurrency.value = budget.min_retry_concurrency or RETRY_BUDGET_FLOOR
+    if budget.budget_interval is not None:
+        wanted.budget_interval.FromTimedelta(budget.budget_interval)
+
+
 def _apply_keepalive(cluster: cluster_pb2.Cluster, keepalive: TcpKeepalive | None) -> None:
+    # Called for the mesh's settings, then for the rule's, which win field by field (DR-32).
     if keepalive is None:
         return
     wanted = cluster.upstream_connection_options.tcp_keepalive
     wanted.SetInParent()
-    if keepalive.probes:
+    if keepalive.probes > 0:
         wanted.keepalive_probes.value = keepalive.probes
     if keepalive.time is not None:
         wanted.keepalive_time.value = int(keepalive.time.total_seconds())
@@ -144,81 +159,6 @@ def _apply_warmup(slow_start: cluster_pb2.Cluster.SlowStartConfig, wanted: LoadB
     slow_start.aggression.default_value = aggression
     slow_start.aggression.runtime_key = "pilothouse.slow_start.aggression"
     slow_start.min_weight_percent.value = minimum
-
-
-def apply_http_options(cluster: cluster_pb2.Cluster, policy: Policy, protocol: Protocol) -> None:
-    """Say how HTTP is spoken upstream (CL-06, DR-33, DR-36 to DR-39)."""
-    options = http_options(policy.connection_pool, protocol)
-    if options is not None:
-        cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(options)
-
-
-@lru_cache(maxsize=4096)
-def _plain_options(protocol: Protocol) -> any_pb2.Any | None:
-    return _build_options(None, protocol)
-
-
-def http_options(pool: ConnectionPool | None, protocol: Protocol) -> any_pb2.Any | None:
-    """Return the packed protocol options, None where HTTP/1.1 without options is meant."""
-    return _plain_options(protocol) if pool is None else _build_options(pool, protocol)
-
-
-def speaks_http2(pool: ConnectionPool | None, protocol: Protocol) -> bool:
-    """Tell whether upstream connections are always HTTP/2 (CL-06, DR-38)."""
-    http = pool.http if pool else None
-    if http is not None and http.use_client_protocol:
-        return False
-    is_upgraded = http is not None and http.h2_upgrade_policy == "UPGRADE"
-    return protocol.is_http2 or (is_upgraded and (protocol.is_http or protocol is Protocol.AUTO))
-
-
-def _build_options(pool: ConnectionPool | None, protocol: Protocol) -> any_pb2.Any | None:
-    http = pool.http if pool else None
-    tcp = pool.tcp if pool else None
-    options = http_protocol_options_pb2.HttpProtocolOptions()
-    common = options.common_http_protocol_options
-    idle = (http.idle_timeout if http else None) or (tcp.idle_timeout if tcp else None)
-    if idle is not None:
-        common.idle_timeout.FromTimedelta(idle)
-    if http is not None and http.max_requests_per_connection:
-        common.max_requests_per_connection.value = http.max_requests_per_connection
-    if tcp is not None and tcp.max_connection_duration is not None:
-        common.max_connection_duration.FromTimedelta(tcp.max_connection_duration)
-    has_common = common.ByteSize() > 0
-    if not has_common:
-        options.ClearField("common_http_protocol_options")
-    if http is not None and http.use_client_protocol:
-        _follow_downstream(options)
-    elif speaks_http2(pool, protocol):
-        http2 = options.explicit_http_config.http2_protocol_options
-        http2.SetInParent()
-        if http is not None:
-            _apply_http2(http2, http.max_concurrent_streams, pool)
-    elif protocol is Protocol.AUTO:
-        _follow_downstream(options)
-    elif has_common:
-        options.explicit_http_config.http_protocol_options.SetInParent()
-    else:
-        return None
-    return pack(options)
-
-
-def _apply_http2(
-    http2: protocol_pb2.Http2ProtocolOptions, streams: int, pool: ConnectionPool | None
-) -> None:
-    if streams:
-        http2.max_concurrent_streams.value = streams
-    keepalive = pool.http.http2_keep_alive if pool and pool.http else None
-    if keepalive is not None:
-        if keepalive.interval is not None:
-            http2.connection_keepalive.interval.FromTimedelta(keepalive.interval)
-        if keepalive.timeout is not None:
-            http2.connection_keepalive.timeout.FromTimedelta(keepalive.timeout)
-
-
-def _follow_downstream(options: http_protocol_options_pb2.HttpProtocolOptions) -> None:
-    options.use_downstream_protocol_config.http_protocol_options.SetInParent()
-    options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
 
 
 def _no_limits() -> circuit_breaker_pb2.CircuitBreakers.Thresholds:

@@ -15,10 +15,13 @@ from pilothouse._pb.envoy.extensions.network.dns_resolver.cares.v3 import (
     cares_dns_resolver_pb2,
 )
 from pilothouse._pb.google.protobuf import duration_pb2
+from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.endpoints import EndpointsKey, endpoints
+from pilothouse.model.entry_traits import entry_traits
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
 from pilothouse.model.policies import (
@@ -35,17 +38,24 @@ from pilothouse.model.resource import CDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope, scope_services
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
 from pilothouse.translators.envoy.cluster_policy import (
-    apply_circuit_breakers,
-    apply_http_options,
+    apply_connection_pool,
     apply_load_balancer,
     apply_outlier_detection,
     is_passthrough,
-    speaks_http2,
 )
 from pilothouse.translators.envoy.encoding import encode, pack
 from pilothouse.translators.envoy.endpoints import encode_assignment
-from pilothouse.translators.envoy.provenance import metadata
-from pilothouse.translators.envoy.upstream_tls import TlsUnavailable, apply_tls
+from pilothouse.translators.envoy.http_options import HttpUpstream, apply_http_options
+from pilothouse.translators.envoy.provenance import ISTIO, metadata
+from pilothouse.translators.envoy.proxy_protocol import apply_proxy_protocol
+from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
+from pilothouse.translators.envoy.upstream_tls import (
+    TlsTarget,
+    TlsUnavailable,
+    apply_tls,
+    automatic_names,
+    brings_certificates,
+)
 
 DNS_JITTER_NANOS: Final = 100_000_000
 DNS_QUERIES_PER_SOCKET: Final = 100
@@ -116,28 +126,55 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     if owner is None or port is None:
         return None
     rule = ctx.get(merged_rule, key.rule) if key.rule else None
-    policy = policy_for(rule, key.port, key.subset)
-    name = ClusterName(key.port, key.subset, owner.host)
     mesh = ctx.get(mesh_config, None)
-    cluster = cluster_pb2.Cluster(name=str(name), alt_stat_name=f"{name};")
-    cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
+    policy = policy_for(rule, key.port, key.subset, mesh.default_traffic_policy)
+    name = ClusterName(key.port, key.subset, owner.host)
+    subject = StatSubject(owner, port, key.subset)
+    stats = stat_name(mesh.outbound_cluster_stat_name, subject, str(name))
+    cluster = cluster_pb2.Cluster(name=str(name), alt_stat_name=f"{stats};")
     if not _apply_discovery(ctx, cluster, owner, port, key, policy):
         return None
-    apply_circuit_breakers(cluster, policy)
+    apply_connection_pool(cluster, policy, mesh)
     apply_outlier_detection(cluster, policy)
-    apply_http_options(cluster, policy, port.protocol)
+    upstream = _http_upstream(policy, port.protocol, mesh)
+    apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
     try:
         apply_tls(
             cluster,
             policy.tls,
-            owner,
-            is_http2=speaks_http2(policy.connection_pool, port.protocol),
+            TlsTarget(
+                host=owner.host,
+                protocol=port.protocol,
+                is_http2=upstream.is_http2,
+                names=_certificate_names(ctx, owner, policy),
+                defaults=mesh.tls_defaults,
+            ),
         )
     except TlsUnavailable as problem:
         _report_tls(ctx, key, rule, str(problem))
         _close(cluster, name)
-    return _finish(cluster, owner, key, rule)
+    apply_proxy_protocol(cluster, policy.proxy_protocol)
+    return _finish(cluster, owner, key, rule, policy)
+
+
+def _http_upstream(policy: Policy, protocol: Protocol, mesh: MeshConfig) -> HttpUpstream:
+    automatic = automatic_names(policy.tls, protocol)
+    ejection = policy.outlier_detection
+    return HttpUpstream(
+        protocol=protocol,
+        pool=policy.connection_pool,
+        upgrades=mesh.h2_upgrade_policy == "UPGRADE",
+        auto_sni=automatic.sni,
+        auto_san=automatic.san,
+        error_codes=ejection.outlier_detection_http_error_codes if ejection else (),
+    )
+
+
+def _certificate_names(ctx: Ctx, owner: Service, policy: Policy) -> tuple[str, ...]:
+    if owner.is_kubernetes or not brings_certificates(policy.tls):
+        return ()
+    return ctx.get(entry_traits, ObjectKey(owner.namespace, owner.key.name)).names
 
 
 def _apply_discovery(
@@ -152,7 +189,8 @@ def _apply_discovery(
     if owner.resolution is Resolution.ORIGINAL_DESTINATION or is_passthrough(policy):
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
-        target = port.target if not owner.is_kubernetes else None
+        passes = owner.resolution is Resolution.ORIGINAL_DESTINATION and not owner.is_kubernetes
+        target = port.target if passes else None
         if isinstance(target, int) and target != port.number:
             cluster.original_dst_lb_config.upstream_port_override.value = target  # CL-11
         return True
@@ -161,9 +199,10 @@ def _apply_discovery(
         cluster.eds_cluster_config.CopyFrom(_EDS)
         cluster.eds_cluster_config.service_name = str(name)
         return True
-    is_strict = owner.resolution is Resolution.DNS
+    races = ctx.get(entry_traits, ObjectKey(owner.namespace, owner.key.name)).races
+    is_strict = owner.resolution is Resolution.DNS and not races
     cluster.type = cluster_pb2.Cluster.STRICT_DNS if is_strict else cluster_pb2.Cluster.LOGICAL_DNS
-    cluster.dns_lookup_family = _lookup_family(key)
+    cluster.dns_lookup_family = cluster_pb2.Cluster.ALL if races else _lookup_family(key)
     cluster.dns_refresh_rate.FromTimedelta(ctx.get(mesh_config, None).dns_refresh_rate)
     cluster.respect_dns_ttl = True
     cluster.dns_jitter.CopyFrom(duration_pb2.Duration(nanos=DNS_JITTER_NANOS))
@@ -179,8 +218,9 @@ def _apply_discovery(
         if endpoint.has_labels(labels)
     ]
     if not is_strict:
-        places = places[:1]
+        places = places[:1]  # Envoy takes exactly one
     if not places:
+        ctx.report(_without_endpoints(owner, name))
         return False
     cluster.load_assignment.CopyFrom(
         endpoint_pb2.ClusterLoadAssignment.FromString(encode_assignment(str(name), places))
@@ -192,6 +232,17 @@ def _lookup_family(key: ClusterKey) -> cluster_pb2.Cluster.DnsLookupFamily:
     if key.ipv4 and key.ipv6:
         return cluster_pb2.Cluster.ALL
     return cluster_pb2.Cluster.V4_ONLY if key.ipv4 else cluster_pb2.Cluster.V6_ONLY
+
+
+def _without_endpoints(owner: Service, name: ClusterName) -> Finding:
+    subset = f" in subset {name.subset!r}" if name.subset else ""
+    return Finding(
+        Severity.WARNING,
+        "DnsServiceWithoutEndpoints",
+        owner.source.at("spec.endpoints").ref,
+        f"Port {name.port} of {owner.host} has no endpoint{subset}; requests to it get 503.",
+        "Add an endpoint, or correct the labels.",
+    )
 
 
 def _report_tls(ctx: Ctx, key: ClusterKey, rule: MergedRule | None, problem: str) -> None:
@@ -224,6 +275,7 @@ def _finish(
     owner: Service,
     key: ClusterKey,
     rule: MergedRule | None,
+    policy: Policy,
 ) -> Resource:
     sources = rule.sources if rule else ()
     if key.subset:
@@ -238,6 +290,9 @@ def _finish(
             with_generation=False,
         )
     )
+    if brings_certificates(policy.tls):
+        # The proxy must not offer the mesh's own protocols there (N-68).
+        cluster.metadata.filter_metadata[ISTIO].fields["alpn_override"].string_value = "false"
     is_eds = cluster.type == cluster_pb2.Cluster.EDS
     refs = (*(source.ref for source in sources), owner.source.ref)
     return Resource(CDS, cluster.name, encode(cluster), refs, cluster.name if is_eds else None)

@@ -15,13 +15,14 @@ from pilothouse.model.names import (
 )
 from pilothouse.model.policies import NO_POLICY
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
-from pilothouse.translators.envoy.cluster_policy import (
-    HTTP_OPTIONS,
-    apply_circuit_breakers,
-    apply_http_options,
-)
+from pilothouse.translators.envoy.cluster_policy import apply_connection_pool
 from pilothouse.translators.envoy.encoding import encode, pack
 from pilothouse.translators.envoy.filter_chains import socket_address
+from pilothouse.translators.envoy.http_options import (
+    HTTP_OPTIONS,
+    HttpUpstream,
+    apply_http_options,
+)
 from pilothouse.translators.envoy.provenance import metadata
 
 PASSTHROUGH_BIND_IPV4 = "127.0.0.6"
@@ -71,8 +72,8 @@ def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
     else:
         _apply_original_destination(cluster)
         _bind_source(cluster, key.families)
-    apply_circuit_breakers(cluster, NO_POLICY)
-    apply_http_options(cluster, NO_POLICY, port.protocol)
+    apply_connection_pool(cluster, NO_POLICY, mesh)
+    apply_http_options(cluster, HttpUpstream(port.protocol))
     cluster.metadata.CopyFrom(metadata((port.source,), with_generation=False))
     return Resource(CDS, name, encode(cluster), (port.source.ref,))
 
@@ -106,7 +107,7 @@ def _bind_source(cluster: cluster_pb2.Cluster, families: Families) -> None:
 @query
 def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
     """Return BlackHoleCluster, PassthroughCluster and InboundPassthroughCluster."""
-    connect_timeout = ctx.get(mesh_config, None).connect_timeout
+    mesh = ctx.get(mesh_config, None)
     black_hole = cluster_pb2.Cluster(name=BLACK_HOLE_CLUSTER, type=cluster_pb2.Cluster.STATIC)
     outward = cluster_pb2.Cluster(name=PASSTHROUGH_CLUSTER)
     inward = cluster_pb2.Cluster(name=INBOUND_PASSTHROUGH_CLUSTER)
@@ -118,10 +119,10 @@ def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
     for cluster in (outward, inward):
         _apply_original_destination(cluster)
         cluster.ClearField("cleanup_interval")
-        apply_circuit_breakers(cluster, NO_POLICY)
+        apply_connection_pool(cluster, NO_POLICY, mesh)
         cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
     for cluster in (black_hole, outward, inward):
-        cluster.connect_timeout.FromTimedelta(connect_timeout)
+        cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
         cluster.alt_stat_name = f"{cluster.name};"
     return ResourceLayer(
         Resource(CDS, cluster.name, encode(cluster)) for cluster in (black_hole, outward, inward)

@@ -1,34 +1,75 @@
 """
-TLS towards a destination (traffic.md DR-50 to DR-55), as far as files on the proxy's disk carry it.
+TLS towards a destination (traffic.md DR-50 to DR-57), as far as files on the proxy's disk carry it.
 
 Certificates of the mesh come with the identity work; until then a mode that needs them raises, and
-the caller closes the cluster rather than sending plain text.
+the caller closes the cluster rather than sending plain text. A name is always checked unless the
+rule says otherwise: where requests have a host, Envoy checks that one, else the service's is used.
 """
+
+from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from pilothouse.api.destination_rule import ClientTls
+from pilothouse.api.mesh_config import MeshTls
+from pilothouse.api.tls_names import CIPHERS, CURVES
 from pilothouse.errors import MeshError
 from pilothouse.model.hosts import is_wildcard
-from pilothouse.model.services import Service
+from pilothouse.model.protocols import Protocol
 from pilothouse.translators.envoy.encoding import pack
 
-TLS_SOCKET = "envoy.transport_sockets.tls"
-SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+TLS_SOCKET: Final = "envoy.transport_sockets.tls"
+SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
 
 
 class TlsUnavailable(MeshError):
     """A TLS mode needs something this version does not have."""
 
 
-def apply_tls(
-    cluster: cluster_pb2.Cluster, tls: ClientTls | None, owner: Service, *, is_http2: bool
-) -> None:
+class TlsTarget(NamedTuple):
+    """
+    What TLS leads to.
+
+    `names` are the subject alternative names its ServiceEntry declares (SE-11). `defaults` are the
+    mesh's for connections that are not of the mesh (DR-57).
+    """
+
+    host: str
+    protocol: Protocol
+    is_http2: bool
+    names: tuple[str, ...] = ()
+    defaults: MeshTls | None = None
+
+    @property
+    def own_name(self) -> str:
+        """The host as a certificate would have it; empty for a wildcard."""
+        return "" if is_wildcard(self.host) else self.host
+
+
+def brings_certificates(tls: ClientTls | None) -> bool:
+    """Tell whether the rule names certificates of its own, so that they are not the mesh's."""
+    return tls is not None and tls.mode in ("SIMPLE", "MUTUAL")
+
+
+class AutomaticNames(NamedTuple):
+    """What Envoy takes from the request's host: the SNI, and the name to check (DR-55)."""
+
+    sni: bool
+    san: bool
+
+
+def automatic_names(tls: ClientTls | None, protocol: Protocol) -> AutomaticNames:
+    """Return what the requests of a port decide; opaque connections have no host."""
+    carries_requests = protocol.is_http or protocol is Protocol.AUTO
+    if tls is None or not brings_certificates(tls) or tls.sni or not carries_requests:
+        return AutomaticNames(sni=False, san=False)
+    return AutomaticNames(sni=True, san=not tls.subject_alt_names and not tls.insecure_skip_verify)
+
+
+def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTarget) -> None:
     """
     Give the cluster the transport socket its policy asks for.
-
-    Without names to check, the certificate must be for `sni`, else for the host itself (DR-55).
 
     Raises: TlsUnavailable: Mesh certificates or Kubernetes secrets would be needed, or there is no
         name to check a certificate against.
@@ -39,25 +80,47 @@ def apply_tls(
         raise TlsUnavailable("ISTIO_MUTUAL needs workload certificates.")
     if tls.credential_name:
         raise TlsUnavailable("credentialName needs secret discovery.")
-    name = tls.sni or ("" if is_wildcard(owner.host) else owner.host)
-    context = tls_pb2.UpstreamTlsContext(sni=name)
+    # An auto-detected port may carry requests or not: these are for connections without any.
+    fallback = "" if target.protocol.is_http else target.own_name
+    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or fallback)
     common = context.common_tls_context
-    if is_http2:
+    _apply_parameters(common.tls_params, target.defaults)
+    if target.is_http2:
         common.alpn_protocols.append("h2")
     if tls.mode == "MUTUAL":
-        if not tls.client_certificate or not tls.private_key:
-            raise TlsUnavailable("MUTUAL needs clientCertificate and privateKey.")
-        certificate = common.tls_certificates.add()
-        certificate.certificate_chain.filename = tls.client_certificate
-        certificate.private_key.filename = tls.private_key
-    if not tls.insecure_skip_verify:
-        names = tls.subject_alt_names or ((name,) if name else ())
-        if not names:
+        _apply_certificate(common, tls)
+    if tls.insecure_skip_verify:
+        common.validation_context.SetInParent()
+    else:
+        named = (context.sni,) if context.sni else ()
+        names = tls.subject_alt_names or target.names or named
+        if not names and not target.protocol.is_http:
             raise TlsUnavailable("A wildcard host needs sni or subjectAltNames to check.")
         _apply_validation(common.validation_context, tls, names)
     cluster.transport_socket.CopyFrom(
         base_pb2.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))
     )
+
+
+def _apply_parameters(parameters: common_pb2.TlsParameters, defaults: MeshTls | None) -> None:
+    kinds = common_pb2.TlsParameters
+    parameters.tls_minimum_protocol_version = kinds.TLSv1_2
+    parameters.tls_maximum_protocol_version = kinds.TLSv1_3
+    if defaults is None:
+        return
+    if defaults.min_protocol_version == "TLSV1_3":
+        parameters.tls_minimum_protocol_version = kinds.TLSv1_3
+    # A name the library does not know would fail the cluster; the check has warned of it.
+    parameters.ecdh_curves.extend(name for name in defaults.ecdh_curves if name in CURVES)
+    parameters.cipher_suites.extend(name for name in defaults.cipher_suites if name in CIPHERS)
+
+
+def _apply_certificate(common: tls_pb2.CommonTlsContext, tls: ClientTls) -> None:
+    if not tls.client_certificate or not tls.private_key:
+        raise TlsUnavailable("MUTUAL needs clientCertificate and privateKey.")
+    certificate = common.tls_certificates.add()
+    certificate.certificate_chain.filename = tls.client_certificate
+    certificate.private_key.filename = tls.private_key
 
 
 def _apply_validation(
