@@ -8,6 +8,7 @@ endpoints. Keep these small: a part that is unique per proxy undoes the sharing.
 
 from dataclasses import dataclass
 
+from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.sidecar import IngressListener
 from pilothouse.graph.core import Ctx, query
@@ -27,7 +28,8 @@ class View:
 
     `labels` are only those that some rule selects clients by. `domain_suffix` is the DNS suffix of
     the proxy's own services, such as ``svc.cluster.local``. `own_ips` is empty unless the proxy is
-    an endpoint of a headless service, whose listeners leave it out (LS-08).
+    an endpoint of a headless service, whose listeners leave it out (LS-08). With `dns_capture` the
+    proxy's agent answers DNS, so hosts have the addresses found for them (traffic.md 3.13).
     """
 
     scope: Scope
@@ -40,6 +42,7 @@ class View:
     own_ips: tuple[str, ...] = ()
     is_unprivileged: bool = False
     http10: bool = False
+    dns_capture: bool = False
 
     @property
     def wildcard(self) -> str:
@@ -51,6 +54,16 @@ class View:
         """The loopback address of the first family."""
         return "127.0.0.1" if self.ipv4 else "::1"
 
+    @property
+    def more_wildcards(self) -> tuple[str, ...]:
+        """The address that stands for all of the second family, if there are two (3.15)."""
+        return ("::",) if self.ipv4 and self.ipv6 else ()
+
+    @property
+    def more_localhosts(self) -> tuple[str, ...]:
+        """The loopback address of the second family, if there are two."""
+        return ("::1",) if self.ipv4 and self.ipv6 else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundPort:
@@ -59,7 +72,8 @@ class InboundPort:
 
     `bind` is empty for a port that is captured by virtualInbound. `endpoint` is where requests go:
     empty passes them to their original destination, else ``IP:PORT`` or ``unix://PATH``. `host` is
-    the service's, empty for a Sidecar ingress port that no service has.
+    the service's, empty for a Sidecar ingress port that no service has. `pool` are the limits a
+    Sidecar sets (SC-10).
     """
 
     port: int
@@ -70,6 +84,7 @@ class InboundPort:
     source: Source
     bind: str = ""
     endpoint: str = ""
+    pool: ConnectionPool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +163,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
             own_ips=proxy.ips if any(t.service.is_headless for t in served) else (),
             is_unprivileged=proxy.unprivileged,
             http10=proxy.http10,
+            dns_capture=proxy.dns_capture,
         ),
         inbound=Inbound(
             ports=_inbound_ports(ctx, proxy, sidecar, served),
@@ -165,10 +181,11 @@ def _inbound_ports(
     ctx: Ctx, proxy: Proxy, sidecar: ObjectKey | None, served: tuple[Target, ...]
 ) -> tuple[InboundPort, ...]:
     row = ctx.row(SIDECARS, sidecar) if sidecar else None
+    pool = row.spec.inbound_connection_pool if row else None
     if row is not None and row.spec.ingress:
         source = Source.of(row.meta)
         declared = (
-            _ingress_port(ctx, proxy, listener, served, source.at(f"spec.ingress[{index}]"))
+            _ingress_port(ctx, proxy, listener, served, source.at(f"spec.ingress[{index}]"), pool)
             for index, listener in enumerate(row.spec.ingress)
         )
         return tuple(port for port in declared if port is not None)
@@ -185,6 +202,7 @@ def _inbound_ports(
                 service_port=target.port.number,
                 namespace=target.service.namespace,
                 source=target.service.source,
+                pool=pool,
             ),
         )
     return tuple(ports[number] for number in sorted(ports))
@@ -196,6 +214,7 @@ def _ingress_port(
     listener: IngressListener,
     served: tuple[Target, ...],
     source: Source,
+    pool: ConnectionPool | None,
 ) -> InboundPort | None:
     number = listener.port.number
     target = next((t for t in served if t.number == number), None)
@@ -224,6 +243,7 @@ def _ingress_port(
         source=source,
         bind="" if is_captured else listener.bind or proxy.ips[0],
         endpoint=endpoint,
+        pool=listener.connection_pool or pool,
     )
 
 

@@ -2,8 +2,12 @@
 
 from typing import NamedTuple
 
+from msgspec import structs
+
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
 from pilothouse._pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from pilothouse.api.destination_rule import ConnectionPool
+from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import Inbound, InboundPort
 from pilothouse.model.mesh import mesh_config
@@ -13,8 +17,16 @@ from pilothouse.model.names import (
     PASSTHROUGH_CLUSTER,
     InboundClusterName,
 )
-from pilothouse.model.policies import NO_POLICY
+from pilothouse.model.policies import (
+    MergedRule,
+    Policy,
+    RuleQuestion,
+    governing_rule,
+    merged_rule,
+    policy_for,
+)
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
+from pilothouse.model.services import Registry, ServiceKey, service
 from pilothouse.translators.envoy.cluster_policy import apply_connection_pool
 from pilothouse.translators.envoy.encoding import encode, pack
 from pilothouse.translators.envoy.filter_chains import socket_address
@@ -24,12 +36,15 @@ from pilothouse.translators.envoy.http_options import (
     apply_http_options,
 )
 from pilothouse.translators.envoy.provenance import metadata
+from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
 
 PASSTHROUGH_BIND_IPV4 = "127.0.0.6"
 PASSTHROUGH_BIND_IPV6 = "::6"
 """Source addresses that tell a proxy's own inbound traffic from the application's (3.16)."""
 IDLE_TIMEOUT_SECONDS = 300
 NEVER_SECONDS = 3600 * 24 * 365 * 100
+_NEVER_REDIRECTED = ("127.0.0.1:", "[::1]:", "unix://")
+"""Endpoints that the workload's redirection leaves alone, so nothing could loop."""
 
 
 class Families(NamedTuple):
@@ -57,25 +72,74 @@ def inbound_clusters(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
 
 @query
 def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
-    """Build the cluster of one port: the original destination, or a fixed endpoint (CL-09)."""
+    """
+    Build the cluster of one port: the original destination, or a fixed endpoint (CL-09).
+
+    Limits are the Sidecar's, else those of the service's own DestinationRule, else the mesh's
+    (DR-65, SC-10); nothing else of a policy counts on this side.
+    """
     port = key.port
     name = str(InboundClusterName(port.port))
     mesh = ctx.get(mesh_config, None)
-    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=f"{name};")
-    cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
-    endpoint = port.endpoint
-    if not endpoint and mesh.inbound_traffic_policy.mode == "LOCALHOST":
-        localhost = "127.0.0.1" if key.families.ipv4 else "[::1]"
-        endpoint = f"{localhost}:{port.port}"
+    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=f"{_statistics(ctx, port, mesh)};")
+    endpoint = port.endpoint or _localhost_endpoint(key, mesh)
     if endpoint:
         _apply_endpoint(cluster, name, endpoint)
     else:
         _apply_original_destination(cluster)
+    if not endpoint.startswith(_NEVER_REDIRECTED):
         _bind_source(cluster, key.families)
-    apply_connection_pool(cluster, NO_POLICY, mesh)
-    apply_http_options(cluster, HttpUpstream(port.protocol))
-    cluster.metadata.CopyFrom(metadata((port.source,), with_generation=False))
-    return Resource(CDS, name, encode(cluster), (port.source.ref,))
+    rule = _own_rule(ctx, port)
+    policy = policy_for(rule, port.service_port, "", mesh.default_traffic_policy)
+    pool = port.pool or policy.connection_pool
+    apply_connection_pool(cluster, Policy(connection_pool=pool), mesh)
+    apply_http_options(cluster, HttpUpstream(port.protocol, _without_upgrade(pool)))
+    sources = rule.sources if rule and rule.policy else ()
+    cluster.metadata.CopyFrom(
+        metadata(
+            (port.source, *sources),
+            config=sources[0] if sources else None,
+            with_generation=False,
+        )
+    )
+    refs = (port.source.ref, *(source.ref for source in sources))
+    return Resource(CDS, name, encode(cluster), refs)
+
+
+def _localhost_endpoint(key: InboundClusterKey, mesh: MeshConfig) -> str:
+    is_declared = key.port.source.ref.kind == "Sidecar"  # it says itself where requests go
+    if mesh.inbound_traffic_policy.mode != "LOCALHOST" or is_declared:
+        return ""
+    return f"{'127.0.0.1' if key.families.ipv4 else '[::1]'}:{key.port.port}"
+
+
+def _own_rule(ctx: Ctx, port: InboundPort) -> MergedRule | None:
+    if not port.host:
+        return None
+    # No labels: a rule that picks its clients never applies here (DR-06).
+    rule = governing_rule(ctx, RuleQuestion(port.namespace, (), port.host, port.namespace))
+    return ctx.get(merged_rule, rule) if rule else None
+
+
+def _without_upgrade(pool: ConnectionPool | None) -> ConnectionPool | None:
+    # The application gets what the client sent, whatever clients are told to speak (DR-38).
+    if pool is None or pool.http is None or pool.http.h2_upgrade_policy == "DEFAULT":
+        return pool
+    return structs.replace(pool, http=structs.replace(pool.http, h2_upgrade_policy="DEFAULT"))
+
+
+def _statistics(ctx: Ctx, port: InboundPort, mesh: MeshConfig) -> str:
+    name = str(InboundClusterName(port.port))
+    if not mesh.inbound_cluster_stat_name or port.source.ref.kind == "Sidecar":
+        return name
+    ref = port.source.ref
+    registry = Registry.KUBERNETES if ref.kind == "Service" else Registry.EXTERNAL
+    owner = ctx.get(service, ServiceKey(registry, ref.namespace, ref.name, port.host))
+    owned = owner.port(port.service_port) if owner else None
+    if owner is None or owned is None:
+        return name
+    subject = StatSubject(owner, owned, target_port=port.port)
+    return stat_name(mesh.inbound_cluster_stat_name, subject, name)
 
 
 def _apply_endpoint(cluster: cluster_pb2.Cluster, name: str, endpoint: str) -> None:
@@ -108,6 +172,8 @@ def _bind_source(cluster: cluster_pb2.Cluster, families: Families) -> None:
 def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
     """Return BlackHoleCluster, PassthroughCluster and InboundPassthroughCluster."""
     mesh = ctx.get(mesh_config, None)
+    defaults = mesh.default_traffic_policy
+    policy = Policy(connection_pool=defaults.connection_pool if defaults else None)  # DR-63
     black_hole = cluster_pb2.Cluster(name=BLACK_HOLE_CLUSTER, type=cluster_pb2.Cluster.STATIC)
     outward = cluster_pb2.Cluster(name=PASSTHROUGH_CLUSTER)
     inward = cluster_pb2.Cluster(name=INBOUND_PASSTHROUGH_CLUSTER)
@@ -119,10 +185,10 @@ def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
     for cluster in (outward, inward):
         _apply_original_destination(cluster)
         cluster.ClearField("cleanup_interval")
-        apply_connection_pool(cluster, NO_POLICY, mesh)
+        apply_connection_pool(cluster, policy, mesh)
         cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
+    black_hole.connect_timeout.FromTimedelta(mesh.connect_timeout)
     for cluster in (black_hole, outward, inward):
-        cluster.connect_timeout.FromTimedelta(mesh.connect_timeout)
         cluster.alt_stat_name = f"{cluster.name};"
     return ResourceLayer(
         Resource(CDS, cluster.name, encode(cluster)) for cluster in (black_hole, outward, inward)
