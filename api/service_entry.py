@@ -4,11 +4,14 @@ ServiceEntry: a service the registry would not know of by itself.
 Types of networking.istio.io; rules across fields are in `service_entry_check`.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from pilothouse.api.meta import ObjectMeta
 from pilothouse.api.structs import ApiStruct, WorkloadLabels
 from pilothouse.api.workload import WorkloadEntrySpec
+
+OPT_OUT_LABEL: Final = "networking.istio.io/enable-autoallocate-ip"
+"""With the value false, no address is found for the entry's hosts."""
 
 Location = Literal["MESH_EXTERNAL", "MESH_INTERNAL"]
 Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]
@@ -56,3 +59,9 @@ class ServiceEntry(ApiStruct, frozen=True):
     meta: ObjectMeta
     spec: ServiceEntrySpec
     status: ServiceEntryStatus | None = None
+
+    @property
+    def finds_addresses(self) -> bool:
+        """Whether hosts of the entry are given addresses of a pool (traffic.md 3.13)."""
+        is_out = self.meta.labels.get(OPT_OUT_LABEL, "").lower() == "false"
+        return not is_out and not self.spec.addresses and self.spec.resolution != "NONE"

@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 from pilothouse.api import names, paths
-from pilothouse.api.problem import Problem, labels, one_of, port
-from pilothouse.api.workload import WorkloadEntry, WorkloadEntrySpec, WorkloadGroup
+from pilothouse.api.problem import Problem, labels, not_negative, one_of, port, warning
+from pilothouse.api.workload import (
+    ReadinessProbe,
+    WorkloadEntry,
+    WorkloadEntrySpec,
+    WorkloadGroup,
+)
 
 _UNIX = "unix://"
 
@@ -20,10 +25,40 @@ def check_group(row: WorkloadGroup) -> Iterator[Problem]:
     yield from labels(template.labels, "spec.template.labels")
     for name, number in template.ports.items():
         yield from port(number, paths.child("spec.template.ports", name))
+    if row.spec.metadata is not None:
+        yield from labels(row.spec.metadata.labels, "spec.metadata.labels")
     if row.spec.probe is not None:
-        yield from one_of(
-            row.spec.probe, "spec.probe", "http_get", "tcp_socket", "exec", "grpc", required=True
-        )
+        yield from _check_probe(row.spec.probe)
+
+
+def _check_probe(probe: ReadinessProbe) -> Iterator[Problem]:
+    path = "spec.probe"
+    yield from one_of(probe, path, "http_get", "tcp_socket", "exec", "grpc", required=True)
+    yield from not_negative(
+        probe,
+        path,
+        "period_seconds",
+        "initial_delay_seconds",
+        "timeout_seconds",
+        "success_threshold",
+        "failure_threshold",
+    )
+    if probe.http_get is not None:
+        yield from port(probe.http_get.port, f"{path}.httpGet.port")
+        if probe.http_get.scheme not in ("", "HTTP", "HTTPS"):
+            message = f'"{probe.http_get.scheme}" is no scheme of a probe.'
+            yield Problem(f"{path}.httpGet.scheme", message, "Write HTTP or HTTPS.")
+        for index, header in enumerate(probe.http_get.http_headers):
+            problem = names.header(header.name)
+            if problem:
+                at = f"{path}.httpGet.httpHeaders[{index}].name"
+                yield Problem(at, f'The header "{header.name}" {problem}.')
+    if probe.tcp_socket is not None:
+        yield from port(probe.tcp_socket.port, f"{path}.tcpSocket.port")
+    if probe.grpc is not None:
+        yield from port(probe.grpc.port, f"{path}.grpc.port", optional=True)
+    if probe.exec is not None and not probe.exec.command:
+        yield Problem(f"{path}.exec.command", "A probe that runs a command needs one.")
 
 
 def check_endpoint(spec: WorkloadEntrySpec, path: str) -> Iterator[Problem]:
@@ -33,6 +68,9 @@ def check_endpoint(spec: WorkloadEntrySpec, path: str) -> Iterator[Problem]:
     if not address:
         if not spec.network:
             yield Problem(at, "An endpoint needs an address, or a network to be reached through.")
+        else:
+            message = "Without an address the endpoint is only reached from other networks."
+            yield warning(at, message, "Set the address.")
     elif address.startswith(_UNIX):
         socket = address.removeprefix(_UNIX)
         if not socket.startswith(("/", "@")) or socket.endswith("/"):

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from pilothouse.api.meta import ObjectKey
+from pilothouse.api.names import is_address
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.model.hosts import is_wildcard
 
@@ -23,7 +24,6 @@ BLOCK_SIZE: Final = 64
 BLOCKS: Final = IPV4_POOL.num_addresses // BLOCK_SIZE
 LAST_SLOT: Final = IPV4_POOL.num_addresses - 2
 """Slots count from 1: neither the network's address nor the last one is given to a host."""
-OPT_OUT_LABEL: Final = "networking.istio.io/enable-autoallocate-ip"
 
 
 def addresses_of_slot(slot: int) -> tuple[str, str]:
@@ -68,13 +68,10 @@ def slots_from(slot: int) -> Iterator[int]:
 
 def allocated_hosts(row: ServiceEntry) -> tuple[str, ...]:
     """Return the hosts of an entry that get addresses of the pools, in lower case."""
-    spec = row.spec
-    if spec.addresses or spec.resolution in ("", "NONE"):
+    if not row.finds_addresses:
         return ()
-    if row.meta.labels.get(OPT_OUT_LABEL, "").lower() == "false":
-        return ()
-    is_dynamic = spec.resolution == "DYNAMIC_DNS"
-    hosts = (host.lower() for host in dict.fromkeys(spec.hosts))
+    is_dynamic = row.spec.resolution == "DYNAMIC_DNS"
+    hosts = dict.fromkeys(host.lower() for host in row.spec.hosts)
     return tuple(host for host in hosts if is_dynamic or not is_wildcard(host))
 
 
@@ -83,15 +80,6 @@ def assigned_addresses(row: ServiceEntry, host: str) -> tuple[str, ...]:
     listed = row.status.addresses if row.status else ()
     found = [each.value for each in listed if each.host.lower() == host and is_address(each.value)]
     return tuple(sorted(dict.fromkeys(found), key=lambda text: ":" in text))
-
-
-def is_address(text: str) -> bool:
-    """Tell whether a text is one IP address."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def taken_slots(row: ServiceEntry) -> frozenset[int]:

@@ -110,9 +110,13 @@ def socket_address(address: str, port: int) -> address_pb2.Address:
     )
 
 
-def bound_listener(name: str, address: str, port: int) -> listener_pb2.Listener:
-    """Build an empty listener with what all of ours share (LS-02)."""
+def bound_listener(
+    name: str, address: str, port: int, more_addresses: Sequence[str] = ()
+) -> listener_pb2.Listener:
+    """Build an empty listener with what all of ours share (LS-02), on one address or more."""
     listener = listener_pb2.Listener(name=name, address=socket_address(address, port))
+    for each in more_addresses:
+        listener.additional_addresses.add(address=socket_address(each, port))
     listener.max_connections_to_accept_per_socket_event.value = 1
     listener.listener_filters_timeout.SetInParent()
     return listener

@@ -9,9 +9,10 @@ changes, which an edit of an HTTP route or of a hidden peer never does.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilothouse.api.meta import ObjectKey, ObjectMeta
+from pilothouse.api.names import is_address
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
@@ -22,6 +23,7 @@ from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode
 from pilothouse.model.scopes import EgressListener, egress_listeners
+from pilothouse.model.service_addresses import service_addresses
 from pilothouse.model.services import Port, Resolution, Service
 from pilothouse.translators.envoy.tcp_routes import TcpChain, TcpQuestion, tcp_chains
 
@@ -46,8 +48,9 @@ class ListenerPlan:
     One outbound listener.
 
     `route` names the route configuration of its HTTP chain (None: no HTTP). `kind` AUTO means that
-    HTTP must be told from other traffic. `source` is who opened it; a shared HTTP listener names
-    no single service, since another's coming or going must not drain it.
+    HTTP must be told from other traffic. `more_binds` are addresses beside the name's. `source` is
+    who opened it; a shared HTTP listener names no single service, since another's coming or going
+    must not drain it.
     """
 
     name: ListenerName
@@ -59,6 +62,21 @@ class ListenerPlan:
     tcp: tuple[TcpChain, ...] = ()
     is_locked: bool = False
     protocol: Protocol = Protocol.AUTO
+    more_binds: tuple[str, ...] = ()
+
+
+class Place(NamedTuple):
+    """
+    Where an opaque port listens.
+
+    `is_own` and `ranges` are as in `TcpQuestion`: no other service has this address; connections
+    to other destinations than these ranges are not for the service.
+    """
+
+    bind: str
+    more_binds: tuple[str, ...] = ()
+    is_own: bool = False
+    ranges: tuple[str, ...] = ()
 
 
 @query
@@ -74,7 +92,21 @@ def listener_plans(ctx: Ctx, view: View) -> tuple[ListenerPlan, ...]:
             for service in listener.services:
                 for claim in _claims(ctx, view, service):
                     _merge(ctx, plans, claim)
-    return tuple(plans[name] for name in sorted(plans))
+    return tuple(_without_repeats(plans[name] for name in sorted(plans)))
+
+
+def _without_repeats(plans: Iterable[ListenerPlan]) -> Iterator[ListenerPlan]:
+    # Envoy refuses a listener one of whose addresses another one has.
+    plans = tuple(plans)
+    taken = {plan.name for plan in plans}
+    for plan in plans:
+        more = []
+        for bind in plan.more_binds:
+            name = ListenerName(bind, plan.name.port)
+            if name not in taken:
+                taken.add(name)
+                more.append(bind)
+        yield replace(plan, more_binds=tuple(more))
 
 
 def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[ListenerPlan]:
@@ -91,7 +123,7 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
     tcp: dict[object, TcpChain] = {}
     if not protocol.is_http:
         for service in listener.services:
-            for chain in _chains(ctx, view, service, number):
+            for chain in _chains(ctx, view, service, number, _shared_place(view, service, bind)):
                 tcp.setdefault(chain.match_key, chain)
     if protocol.is_http:
         kind = Kind.AUTO if is_wildcard else Kind.HTTP
@@ -107,11 +139,16 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
         tcp=tuple(tcp.values()),
         is_locked=True,
         protocol=protocol,
+        more_binds=() if listener.bind else view.more_localhosts if binds else view.more_wildcards,
     )
 
 
-def _chains(ctx: Ctx, view: View, service: Service, port: int) -> tuple[TcpChain, ...]:
-    asked = TcpQuestion(view.scope, view.labels, service.key, port, view.domain_suffix)
+def _chains(
+    ctx: Ctx, view: View, service: Service, port: int, place: Place
+) -> tuple[TcpChain, ...]:
+    asked = TcpQuestion(
+        view.scope, view.labels, service.key, port, view.domain_suffix, place.is_own, place.ranges
+    )
     return ctx.get(tcp_chains, asked)
 
 
@@ -152,6 +189,7 @@ def _http_claim(view: View, port: Port) -> ListenerPlan:
         source=shared_source(port.number),
         route=str(RouteName(port.number)),
         protocol=Protocol.HTTP,
+        more_binds=view.more_wildcards if is_wildcard else view.more_localhosts,
     )
 
 
@@ -162,35 +200,53 @@ def shared_source(port: int) -> Source:
 
 def _opaque_claims(ctx: Ctx, view: View, service: Service, port: Port) -> Iterator[ListenerPlan]:
     is_auto = port.protocol is Protocol.AUTO
-    for bind in _opaque_binds(ctx, view, service, port):
-        is_wildcard = bind == view.wildcard and not _binds(view)
-        route = RouteName(port.number, "" if bind == _default_bind(view) else service.host)
+    for place in _places(ctx, view, service, port):
+        is_shared = place.bind == _default_bind(view)
+        route = RouteName(port.number, "" if is_shared else service.host)
         yield ListenerPlan(
-            name=ListenerName(bind, port.number),
+            name=ListenerName(place.bind, port.number),
             kind=Kind.AUTO if is_auto else Kind.TCP,
-            is_wildcard=is_wildcard,
+            is_wildcard=is_shared and not _binds(view),
             binds_port=_binds(view),
             source=service.source.at(f"spec.ports[port={port.number}]"),
             route=str(route) if is_auto else None,
-            tcp=_chains(ctx, view, service, port.number),
+            tcp=_chains(ctx, view, service, port.number, place),
             protocol=port.protocol,
+            more_binds=place.more_binds,
         )
 
 
-def _opaque_binds(ctx: Ctx, view: View, service: Service, port: Port) -> list[str]:
+def _places(ctx: Ctx, view: View, service: Service, port: Port) -> Iterator[Place]:
     if _binds(view):
-        return [view.localhost]
+        yield _shared_place(view, service, view.localhost)._replace(more_binds=view.more_localhosts)
+        return
     if service.is_headless:
-        places = ctx.get(endpoints, EndpointsKey(service.key, port.number))
-        addresses = {place.address for place in places if _is_ip(place.address)}
-        return sorted(a for a in addresses - set(view.own_ips) if _is_family(view, a))
-    hosts = [vip for vip in service.vips if "/" not in vip and _is_family(view, vip)]
-    has_range = any("/" in vip for vip in service.vips)
-    return [*hosts, *([view.wildcard] if has_range or not service.vips else [])]
+        found = ctx.get(endpoints, EndpointsKey(service.key, port.number))
+        ips = {each.address for each in found if is_address(each.address)} - set(view.own_ips)
+        for ip in sorted(ips):
+            if _is_family(view, ip):
+                yield Place(ip, is_own=True)
+        return
+    addresses = service_addresses(ctx, service, dns_capture=view.dns_capture)
+    usable = [address for address in addresses if _is_family(view, address)]
+    hosts = tuple(address for address in usable if "/" not in address)
+    ranges = tuple(address for address in usable if "/" in address)
+    is_found = not service.vips  # not written by the user
+    if hosts and (is_found or service.is_kubernetes):
+        # The addresses of a cluster IP, or those found for a host, are one listener (3.15).
+        yield Place(hosts[0], hosts[1:], is_own=True)
+        return
+    for host in hosts:
+        yield Place(host, is_own=True)
+    if ranges or is_found:
+        yield Place(view.wildcard, view.more_wildcards, ranges=ranges)
 
 
-def _is_ip(address: str) -> bool:
-    return ":" in address or address.replace(".", "").isdigit()
+def _shared_place(view: View, service: Service, bind: str) -> Place:
+    # Where all services share an address, one with an address elsewhere needs no SNI (LS-07).
+    ranges = tuple(vip for vip in service.vips if "/" in vip)
+    is_own = service.is_headless or (bool(service.vips) and not ranges)
+    return Place(bind, is_own=is_own, ranges=ranges if bind == view.wildcard else ())
 
 
 def _is_family(view: View, address: str) -> bool:

@@ -75,7 +75,8 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     """Build the listener that inbound connections are redirected to (N-23, LS-12, LS-13)."""
     number = ctx.get(mesh_config, None).proxy_inbound_listen_port
     wildcard = "0.0.0.0" if inbound.ipv4 else "::"  # noqa: S104 (Envoy's listener, not ours)
-    listener = bound_listener(VIRTUAL_INBOUND, wildcard, number)
+    more = ("::",) if inbound.ipv4 and inbound.ipv6 else ()
+    listener = bound_listener(VIRTUAL_INBOUND, wildcard, number, more)
     listener.traffic_direction = base_pb2.INBOUND
     listener.continue_on_listener_filters_timeout = True
     captured = [port for port in inbound.ports if not port.bind]

@@ -50,7 +50,7 @@ class CatchAllKey(NamedTuple):
     """What virtualOutbound depends on."""
 
     scope: Scope
-    wildcard: str
+    wildcards: tuple[str, ...]
     is_transparent: bool
 
 
@@ -65,7 +65,8 @@ def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
         for plan in ctx.get(listener_plans, view)
     ]
     if view.mode is not InterceptionMode.NONE:
-        key = CatchAllKey(view.scope, view.wildcard, view.mode is InterceptionMode.TPROXY)
+        wildcards = (view.wildcard, *view.more_wildcards)
+        key = CatchAllKey(view.scope, wildcards, view.mode is InterceptionMode.TPROXY)
         found.append(ctx.get(virtual_outbound, key))
     return ResourceLayer(each for each in found if each is not None)
 
@@ -75,7 +76,7 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     """Build one outbound listener from its plan."""
     plan = key.plan
     name = str(plan.name)
-    listener = bound_listener(name, plan.name.bind, plan.name.port)
+    listener = bound_listener(name, plan.name.bind, plan.name.port, plan.more_binds)
     listener.traffic_direction = base_pb2.OUTBOUND
     listener.continue_on_listener_filters_timeout = True
     listener.bind_to_port.value = plan.binds_port
@@ -131,7 +132,7 @@ def _tcp_chain(chain: TcpChain) -> components_pb2.FilterChain:
 def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
     """Build the listener that redirected connections reach first (N-22, LS-11)."""
     port = ctx.get(mesh_config, None).proxy_listen_port
-    listener = bound_listener(VIRTUAL_OUTBOUND, key.wildcard, port)
+    listener = bound_listener(VIRTUAL_OUTBOUND, key.wildcards[0], port, key.wildcards[1:])
     listener.traffic_direction = base_pb2.OUTBOUND
     listener.use_original_dst.value = True
     if key.is_transparent:

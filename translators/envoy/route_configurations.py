@@ -32,6 +32,7 @@ from pilothouse.model.routing import (
     virtual_service,
 )
 from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
+from pilothouse.model.service_addresses import service_addresses
 from pilothouse.model.services import Resolution, Service
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.virtual_hosts import VirtualHostKey, virtual_host
@@ -48,11 +49,12 @@ class RouteView(NamedTuple):
     scope: Scope
     labels: tuple[tuple[str, str], ...]
     domain_suffix: str
+    dns_capture: bool = False
 
     @staticmethod
     def of(view: View) -> "RouteView":
         """Return the part of a view that routes depend on."""
-        return RouteView(view.scope, view.labels, view.domain_suffix)
+        return RouteView(view.scope, view.labels, view.domain_suffix, view.dns_capture)
 
 
 class RouteQuestion(NamedTuple):
@@ -159,7 +161,13 @@ def _service_key(
     asked = RuleQuestion(namespace, view.labels, service.host, service.namespace)
     return VirtualHostKey(
         name=VirtualHostName(service.host, name.port),
-        domains=service_domains(service, aliases, namespace, view.domain_suffix),
+        domains=service_domains(
+            service,
+            aliases,
+            namespace,
+            view.domain_suffix,
+            service_addresses(ctx, service, dns_capture=view.dns_capture),
+        ),
         service=service.key,
         rule=governing_rule(ctx, asked),
         virtual_service=routing,

@@ -31,13 +31,20 @@ from pilothouse.translators.envoy.virtual_hosts import target_resolver
 
 
 class TcpQuestion(NamedTuple):
-    """The chains of one opaque service port for clients of a scope."""
+    """
+    The chains of one opaque service port on a listener for clients of a scope.
+
+    `is_own` means that only this service is reached through the listener's address; `ranges` are
+    those of the service's addresses that connections must be meant for.
+    """
 
     scope: Scope
     labels: tuple[tuple[str, str], ...]
     service: ServiceKey
     port: int
     domain_suffix: str
+    is_own: bool
+    ranges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +77,7 @@ def tcp_chains(ctx: Ctx, asked: TcpQuestion) -> tuple[TcpChain, ...]:
     port = owner.port(asked.port) if owner else None
     if owner is None or port is None:
         return ()
-    ranges = tuple(vip for vip in owner.vips if "/" in vip)
+    ranges = asked.ranges
     routing = governing_virtual_service(ctx, RoutingQuestion(asked.scope.namespace, owner.host))
     row = ctx.get(virtual_service, routing) if routing else None
     chains: list[TcpChain] = []
@@ -93,8 +100,7 @@ def _own_chain(
 ) -> TcpChain:
     name = str(ClusterName(port.number, "", owner.host))
     # With an address of its own the listener is the match; without one only SNI tells (LS-07).
-    has_address = owner.is_headless or (bool(owner.vips) and not ranges)
-    needs_sni = port.protocol.is_tls and not has_address
+    needs_sni = port.protocol.is_tls and not asked.is_own
     policy = _policy(ctx, asked, owner)
     return TcpChain(
         clusters=(WeightedCluster(name, 1),),
