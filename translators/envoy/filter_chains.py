@@ -14,8 +14,8 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
     http_connection_manager_pb2 as hcm_pb2,
 )
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
-from pilothouse.api.duration import Duration
 from pilothouse.translators.envoy.encoding import pack
+from pilothouse.translators.envoy.tcp_policy import NO_TCP_POLICY, TcpPolicy, apply_tcp_policy
 
 PLAINTEXT_HTTP: Final = ("http/1.1", "h2c")
 """What http_inspector calls plain HTTP (N-75)."""
@@ -82,11 +82,7 @@ def http_filter(manager: hcm_pb2.HttpConnectionManager) -> components_pb2.Filter
 
 
 def tcp_filter(
-    stat_prefix: str,
-    clusters: Sequence[WeightedCluster],
-    *,
-    idle_timeout: Duration | None = None,
-    hashes_source_ip: bool = False,
+    stat_prefix: str, clusters: Sequence[WeightedCluster], policy: TcpPolicy = NO_TCP_POLICY
 ) -> components_pb2.Filter:
     """Build a tcp_proxy to one cluster, or to several by weight (zero weights are left out)."""
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix)
@@ -96,10 +92,7 @@ def tcp_filter(
     else:
         for each in live:
             proxy.weighted_clusters.clusters.add(name=each.cluster, weight=each.weight)
-    if idle_timeout is not None:
-        proxy.idle_timeout.FromTimedelta(idle_timeout)
-    if hashes_source_ip:
-        proxy.hash_policy.add().source_ip.SetInParent()
+    apply_tcp_policy(proxy, policy)
     return components_pb2.Filter(name=TCP_FILTER, typed_config=pack(proxy))
 
 

@@ -118,12 +118,7 @@ def _tcp_chain(chain: TcpChain) -> components_pb2.FilterChain:
     sources = (chain.source, chain.routed_by) if chain.routed_by else (chain.source,)
     return filter_chain(
         Match(cidrs=chain.cidrs, sni=chain.sni),
-        tcp_filter(
-            chain.stat_prefix,
-            chain.clusters,
-            idle_timeout=chain.idle_timeout,
-            hashes_source_ip=chain.hashes_source_ip,
-        ),
+        tcp_filter(chain.stat_prefix, chain.clusters, chain.policy),
         metadata=metadata(sources, config=chain.routed_by, with_generation=False),
     )
 

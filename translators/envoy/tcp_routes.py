@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pilothouse.api.destination_rule import ConsistentHash
-from pilothouse.api.duration import Duration
 from pilothouse.api.virtual_service import L4Match, RouteDestination, TlsMatch, VirtualService
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.domains import host_forms
+from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
-from pilothouse.model.policies import Policy, RuleQuestion, governing_rule, merged_rule, policy_for
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.routing import (
@@ -24,9 +22,16 @@ from pilothouse.model.routing import (
     governing_virtual_service,
     virtual_service,
 )
-from pilothouse.model.scopes import HostQuestion, Scope, aliases_of
+from pilothouse.model.scopes import HostQuestion, Scope, aliases_of, service_for_host
 from pilothouse.model.services import Port, Service, ServiceKey, service
 from pilothouse.translators.envoy.filter_chains import WeightedCluster
+from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
+from pilothouse.translators.envoy.tcp_policy import (
+    NO_TCP_POLICY,
+    TcpClient,
+    TcpPolicy,
+    tcp_policy,
+)
 from pilothouse.translators.envoy.virtual_hosts import target_resolver
 
 
@@ -61,8 +66,7 @@ class TcpChain:
     sni: tuple[str, ...] = ()
     cidrs: tuple[str, ...] = ()
     routed_by: Source | None = None
-    idle_timeout: Duration | None = None
-    hashes_source_ip: bool = False
+    policy: TcpPolicy = NO_TCP_POLICY
 
     @property
     def match_key(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -98,18 +102,17 @@ def tcp_chains(ctx: Ctx, asked: TcpQuestion) -> tuple[TcpChain, ...]:
 def _own_chain(
     ctx: Ctx, asked: TcpQuestion, owner: Service, port: Port, ranges: tuple[str, ...]
 ) -> TcpChain:
-    name = str(ClusterName(port.number, "", owner.host))
+    name = ClusterName(port.number, "", owner.host)
     # With an address of its own the listener is the match; without one only SNI tells (LS-07).
     needs_sni = port.protocol.is_tls and not asked.is_own
-    policy = _policy(ctx, asked, owner)
+    pattern = ctx.get(mesh_config, None).outbound_cluster_stat_name
     return TcpChain(
-        clusters=(WeightedCluster(name, 1),),
-        stat_prefix=name,
+        clusters=(WeightedCluster(str(name), 1),),
+        stat_prefix=stat_name(pattern, StatSubject(owner, port), str(name)),
         source=owner.source,
         sni=_sni_names(ctx, asked, owner) if needs_sni else (),
         cidrs=ranges,
-        idle_timeout=_idle_timeout(policy),
-        hashes_source_ip=_hashes_source_ip(policy),
+        policy=tcp_policy(ctx, TcpClient(asked.scope, asked.labels), name),
     )
 
 
@@ -191,8 +194,12 @@ def _rule_chain(
     )
     if len(clusters) == 1:
         clusters = (clusters[0]._replace(weight=1),)
-    prefix = clusters[0].cluster if len(clusters) == 1 else f"{row.meta.name}.{row.meta.namespace}"
-    policy = _policy(ctx, asked, owner)
+    first = ClusterName.parse(clusters[0].cluster)
+    if len(clusters) == 1:
+        prefix = _stat_prefix(ctx, asked, first)
+    else:
+        prefix = f"{row.meta.name}.{row.meta.namespace}"
+        first = first._replace(subset="")
     return TcpChain(
         clusters=clusters,
         stat_prefix=prefix,
@@ -200,27 +207,17 @@ def _rule_chain(
         sni=sni,
         cidrs=cidrs,
         routed_by=Source.of(row.meta, path),
-        idle_timeout=_idle_timeout(policy),
-        hashes_source_ip=_hashes_source_ip(policy),
+        policy=tcp_policy(ctx, TcpClient(asked.scope, asked.labels), first),
     )
 
 
-def _policy(ctx: Ctx, asked: TcpQuestion, owner: Service) -> Policy:
-    question = RuleQuestion(asked.scope.namespace, asked.labels, owner.host, owner.namespace)
-    key = governing_rule(ctx, question)
-    return policy_for(ctx.get(merged_rule, key) if key else None, asked.port, "")
-
-
-def _idle_timeout(policy: Policy) -> Duration | None:
-    tcp = policy.connection_pool.tcp if policy.connection_pool else None
-    return tcp.idle_timeout if tcp else None
-
-
-def _hashes_source_ip(policy: Policy) -> bool:
-    hashing: ConsistentHash | None = (
-        policy.load_balancer.consistent_hash if policy.load_balancer else None
-    )
-    return bool(hashing and hashing.use_source_ip)
+def _stat_prefix(ctx: Ctx, asked: TcpQuestion, name: ClusterName) -> str:
+    pattern = ctx.get(mesh_config, None).outbound_cluster_stat_name
+    owner = ctx.get(service_for_host, HostQuestion(asked.scope, name.host)) if pattern else None
+    port = owner.port(name.port) if owner else None
+    if owner is None or port is None:
+        return str(name)
+    return stat_name(pattern, StatSubject(owner, port, name.subset), str(name))
 
 
 def is_opaque(protocol: Protocol) -> bool:
