@@ -29,6 +29,7 @@ from pilothouse.api.sidecar import Sidecar
 from pilothouse.api.virtual_service import VirtualService
 from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.tables import Table
+from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
@@ -130,13 +131,19 @@ def _workload_labels(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]:
 
 DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
 MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
-NAMESPACES: Final = Table[ObjectKey, Namespace]("Namespace")
-SERVICES: Final = Table[ObjectKey, Service]("Service", {"namespace": _namespace})
+NAMESPACES: Final = Table[ObjectKey, Namespace](
+    "Namespace", {"client_reads": client_reads.of_annotated}
+)
+SERVICES: Final = Table[ObjectKey, Service](
+    "Service", {"namespace": _namespace, "client_reads": client_reads.of_service}
+)
 ENDPOINT_SLICES: Final = Table[ObjectKey, EndpointSlice](
     "EndpointSlice", {"service": _slice_service, "address": _slice_addresses}
 )
 ENDPOINTS: Final = Table[ObjectKey, Endpoints]("Endpoints", {"address": _endpoints_addresses})
-PODS: Final = Table[ObjectKey, Pod]("Pod", {"address": _pod_addresses, "label": _labels})
+PODS: Final = Table[ObjectKey, Pod](
+    "Pod", {"address": _pod_addresses, "label": _labels, "namespace": _namespace}
+)
 NODES: Final = Table[ObjectKey, Node]("Node")
 SERVICE_ACCOUNTS: Final = Table[ObjectKey, ServiceAccount]("ServiceAccount")
 SECRETS: Final = Table[ObjectKey, Secret]("Secret")
@@ -149,6 +156,7 @@ SERVICE_ENTRIES: Final = Table[ObjectKey, ServiceEntry](
         "address_block": block_index,
         "kubernetes_host": _kubernetes_hosts,
         "namespace": _namespace,
+        "client_reads": client_reads.of_annotated,
     },
 )
 WORKLOAD_ENTRIES: Final = Table[ObjectKey, WorkloadEntry](
@@ -159,7 +167,12 @@ VIRTUAL_SERVICES: Final = Table[ObjectKey, VirtualService](
 )
 DESTINATION_RULES: Final = Table[ObjectKey, DestinationRule](
     "DestinationRule",
-    {"host": _rule_host, "wildcard": _wildcard_rule, "namespace": _namespace},
+    {
+        "host": _rule_host,
+        "wildcard": _wildcard_rule,
+        "namespace": _namespace,
+        "client_reads": client_reads.of_rule,
+    },
 )
 SIDECARS: Final = Table[ObjectKey, Sidecar]("Sidecar", {"namespace": _namespace})
 

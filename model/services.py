@@ -14,10 +14,12 @@ from pilothouse.api.meta import ObjectKey
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.distribution import Distribution
 from pilothouse.model.inputs import SERVICE_ENTRIES, SERVICES
 from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.protocols import Protocol, declared_protocol, kubernetes_protocol
 from pilothouse.model.provenance import Source
+from pilothouse.model.topology import distribution
 
 EXPORT_TO_ANNOTATION: Final = "networking.istio.io/exportTo"
 
@@ -85,6 +87,7 @@ class Service:
     picks workloads of the namespace (None: endpoints are listed). `alias_of` is an ExternalName's
     target. `export_to` is never empty. `age_order` sorts the oldest first. `labels` (sorted) are
     the declaring object's. `subject_alt_names` are what a server certificate may be for (SE-11).
+    `is_node_local` keeps clients to endpoints on their own node (K8-06).
     """
 
     key: ServiceKey
@@ -101,6 +104,8 @@ class Service:
     publish_not_ready: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     subject_alt_names: tuple[str, ...] = ()
+    is_node_local: bool = False
+    distribution: Distribution = Distribution.ANY
 
     @property
     def host(self) -> str:
@@ -156,6 +161,8 @@ def kubernetes_service(ctx: Ctx, key: ObjectKey) -> Service | None:
         is_headless=is_headless,
         alias_of=spec.external_name.lower() if resolution is Resolution.ALIAS else "",
         publish_not_ready=bool(spec.publish_not_ready_addresses),
+        is_node_local=spec.internal_traffic_policy == "Local",
+        distribution=distribution(ctx, row.meta, spec.traffic_distribution),
     )
 
 
@@ -188,6 +195,7 @@ def entry_services(ctx: Ctx, key: ObjectKey) -> tuple[Service, ...]:
         )
         return ()
     selector = spec.workload_selector
+    preferred = distribution(ctx, row.meta)
     return tuple(
         Service(
             key=ServiceKey(Registry.EXTERNAL, key.namespace, key.name, host.lower()),
@@ -201,6 +209,7 @@ def entry_services(ctx: Ctx, key: ObjectKey) -> tuple[Service, ...]:
             is_mesh_external=spec.location != "MESH_INTERNAL",
             labels=tuple(sorted(row.meta.labels.items())),
             subject_alt_names=spec.subject_alt_names,
+            distribution=preferred,
         )
         for host in dict.fromkeys(spec.hosts)
     )

@@ -1,0 +1,150 @@
+"""
+Endpoints in pods: EndpointSlices or the older Endpoints, and the pods they point at.
+
+Rows K8-08, K8-12 to K8-17 of traffic.md. Which services have such endpoints is decided in
+`pilothouse.model.endpoints`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pilothouse.api.kubernetes_core import Endpoint as SliceEndpoint
+from pilothouse.api.kubernetes_core import EndpointSlice, Pod
+from pilothouse.api.meta import ObjectKey
+from pilothouse.graph.core import Ctx
+from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.endpoint import Endpoint, Health, workload_text
+from pilothouse.model.inputs import ENDPOINT_SLICES, ENDPOINTS, PODS
+from pilothouse.model.proxies import Locality
+from pilothouse.model.services import Port, Service
+from pilothouse.model.topology import default_network, has_pods, node_locality
+from pilothouse.model.topology_labels import NETWORK_LABEL, labelled_locality
+
+
+def listed_endpoints(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endpoint]:
+    """Yield what slices list for a port of a Kubernetes service, else what Endpoints do."""
+    key = ObjectKey(owner.namespace, owner.key.name)
+    slices = ctx.where(ENDPOINT_SLICES, "service", key)
+    for row in slices:
+        yield from _slice_endpoints(ctx, owner, port, row)
+    if not slices:
+        yield from _legacy_endpoints(ctx, owner, port, key)
+
+
+def _slice_endpoints(
+    ctx: Ctx, owner: Service, port: Port, row: EndpointSlice
+) -> Iterator[Endpoint]:
+    if row.address_type == "FQDN":
+        return
+    number = next((p.port for p in row.ports or () if (p.name or "") == port.name), None)
+    if number is None:
+        return
+    for index, endpoint in enumerate(row.endpoints or ()):
+        health = _slice_health(endpoint, owner)
+        if health is None:
+            continue
+        named = _named_pod(row, endpoint)
+        pod = ctx.row(PODS, named) if named else None
+        if named and pod is None and ctx.get(has_pods, named.namespace):
+            ctx.report(_without_pod(row, index, named))
+            continue
+        has_both = pod is not None and len(pod.status.pod_ips) > 1 and len(owner.vips) > 1
+        if has_both and row.address_type == "IPv6":
+            continue  # the slice of the other family brings the pod with all its addresses
+        for address in endpoint.addresses:
+            at = pod if named else pod_at(ctx, address)
+            found = pod_endpoint(ctx, at, address, number, health, endpoint)
+            if has_both and pod is not None:
+                first, *more = (ip.ip for ip in pod.status.pod_ips)
+                found = replace(found, address=first, more_addresses=tuple(more))
+            yield found
+
+
+def _slice_health(endpoint: SliceEndpoint, owner: Service) -> Health | None:
+    conditions = endpoint.conditions
+    if conditions.ready is not False or owner.publish_not_ready:
+        return Health.HEALTHY
+    if conditions.terminating:
+        return None  # draining is for persistent sessions only (traffic.md 3.12)
+    return Health.UNHEALTHY
+
+
+def _named_pod(row: EndpointSlice, endpoint: SliceEndpoint) -> ObjectKey | None:
+    target = endpoint.target_ref
+    if target is None or target.kind != "Pod":
+        return None
+    return ObjectKey(target.namespace or row.meta.namespace, target.name)
+
+
+def _without_pod(row: EndpointSlice, index: int, pod: ObjectKey) -> Finding:
+    # Without its pod an endpoint has no labels and no identity: it waits (K8-13).
+    return Finding(
+        Severity.WARNING,
+        "EndpointWithoutPod",
+        row.meta.ref(f"endpoints[{index}].targetRef"),
+        f"There is no Pod {pod.namespace}/{pod.name}; the endpoint is not used until there is one.",
+        "Add the Pod, or leave out targetRef.",
+    )
+
+
+def pod_at(ctx: Ctx, address: str) -> Pod | None:
+    """Return the living pod with that address."""
+    pods = [p for p in ctx.where(PODS, "address", address) if not is_finished(p)]
+    return pods[0] if pods else None
+
+
+def is_finished(pod: Pod) -> bool:
+    """Tell whether a pod has ended; its address is free again (K8-16)."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
+def pod_endpoint(
+    ctx: Ctx,
+    pod: Pod | None,
+    address: str,
+    number: int,
+    health: Health,
+    listed: SliceEndpoint | None,
+) -> Endpoint:
+    """Return an endpoint with what its pod (if there is one) and its slice say of it."""
+    node = (pod.spec.node_name if pod else "") or (listed.node_name if listed else "")
+    locality = ctx.get(node_locality, node) if node else Locality()
+    if not locality.zone and listed is not None and listed.zone:
+        locality = Locality(region=locality.region, zone=listed.zone, subzone=locality.subzone)
+    network = ctx.get(default_network, None)
+    if pod is None:
+        return Endpoint(
+            address=address,
+            port=number,
+            health=health,
+            locality=locality,
+            node=node,
+            network=network,
+        )
+    labels = pod.meta.labels
+    return Endpoint(
+        address=address,
+        port=number,
+        health=health,
+        locality=labelled_locality(labels) or locality,
+        node=node,
+        network=labels.get(NETWORK_LABEL) or network,
+        labels=tuple(sorted(labels.items())),
+        workload=workload_text(pod.meta.name, pod.meta.namespace, labels),
+        service_account=pod.spec.service_account_name,
+    )
+
+
+def _legacy_endpoints(ctx: Ctx, owner: Service, port: Port, key: ObjectKey) -> Iterator[Endpoint]:
+    row = ctx.row(ENDPOINTS, key)
+    for subset in (row.subsets or ()) if row else ():
+        number = next((p.port for p in subset.ports if (p.name or "") == port.name), None)
+        if number is None:
+            continue
+        for address in subset.addresses:
+            pod = pod_at(ctx, address.ip)
+            yield pod_endpoint(ctx, pod, address.ip, number, Health.HEALTHY, None)
+        health = Health.HEALTHY if owner.publish_not_ready else Health.UNHEALTHY
+        for address in subset.not_ready_addresses:
+            pod = pod_at(ctx, address.ip)
+            yield pod_endpoint(ctx, pod, address.ip, number, health, None)
