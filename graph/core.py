@@ -24,6 +24,7 @@ V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
 SWEEP_AFTER_COMMITS: Final = 2
+FEW_DEPENDENTS: Final = 24
 FAILURE_CODE: Final = "InternalError"
 
 
@@ -72,7 +73,7 @@ class Node:
         self.error: Exception | None = None
         self.findings: tuple[Finding, ...] = ()
         self.deps: tuple[Node, ...] = ()
-        # Most nodes have one dependent or none, and an empty set is larger than a node.
+        # A tuple until there are many: most nodes have few, and an empty set outweighs a node.
         self.rdeps: set[Node] | tuple[Node, ...] = ()
         self.state = State.NEW
         self.changed_at = 0
@@ -84,14 +85,15 @@ class Node:
         if isinstance(self.rdeps, set):
             self.rdeps.add(node)
         elif node not in self.rdeps:
-            self.rdeps = {*self.rdeps, node} if self.rdeps else (node,)
+            more = (*self.rdeps, node)
+            self.rdeps = more if len(more) <= FEW_DEPENDENTS else set(more)
 
     def drop_dependent(self, node: "Node") -> None:
         """Note that `node` reads this no more."""
         if isinstance(self.rdeps, set):
             self.rdeps.discard(node)
-        elif node in self.rdeps:
-            self.rdeps = ()
+        else:
+            self.rdeps = tuple(other for other in self.rdeps if other is not node)
 
 
 class Ctx:
