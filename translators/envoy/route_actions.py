@@ -72,9 +72,14 @@ def live_destinations(rule: HttpRoute) -> tuple[HttpRouteDestination, ...]:
 
 
 def disable_timeout(action: RouteAction) -> None:
-    """Let a request take as long as its client waits; a grpc-timeout header still counts."""
+    """
+    Let a request take as long as its client waits; a grpc-timeout header still counts.
+
+    `max_grpc_timeout` is deprecated, but with its successor, max_stream_duration, Envoy no longer
+    looks at `timeout` at all (upstream keeps to the old field for that reason).
+    """
     action.timeout.SetInParent()
-    action.max_stream_duration.grpc_timeout_header_max.SetInParent()
+    action.max_grpc_timeout.SetInParent()
 
 
 def _forward(
@@ -88,7 +93,7 @@ def _forward(
     disable_timeout(action)
     if rule.timeout:
         action.timeout.FromTimedelta(rule.timeout)
-        action.max_stream_duration.grpc_timeout_header_max.FromTimedelta(rule.timeout)
+        action.max_grpc_timeout.FromTimedelta(rule.timeout)
     if rule.rewrite is not None:
         _rewrite_path(action, rule.rewrite)
         authority = rule.rewrite.authority or authority

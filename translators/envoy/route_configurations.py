@@ -35,6 +35,7 @@ from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
 from pilothouse.model.service_addresses import service_addresses
 from pilothouse.model.services import Resolution, Service
 from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.route_actions import disable_timeout
 from pilothouse.translators.envoy.virtual_hosts import VirtualHostKey, virtual_host
 
 ANY_DOMAIN = "*"
@@ -100,8 +101,7 @@ def _catch_all(*, is_open: bool) -> bytes:
     route.match.prefix = "/"
     if is_open:
         route.route.cluster = PASSTHROUGH_CLUSTER
-        route.route.timeout.SetInParent()
-        route.route.max_stream_duration.grpc_timeout_header_max.SetInParent()
+        disable_timeout(route.route)
     else:
         route.direct_response.status = BLOCKED_STATUS
     return encode(host)

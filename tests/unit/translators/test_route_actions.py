@@ -14,7 +14,7 @@ def test_one_destination():
     assert action["cluster"] == "outbound|8080|v2|b"
     assert "weighted_clusters" not in action
     assert action["timeout"] == "0s"
-    assert action["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
+    assert action["max_grpc_timeout"] == "0s"
 
 
 def test_weights():
@@ -48,7 +48,7 @@ def test_timeout():
     """VS-29: a gRPC client cannot ask for more."""
     action = build_one({**TO_A, "timeout": "1.5s"})["route"]
     assert action["timeout"] == "1.500s"
-    assert action["max_stream_duration"] == {"grpc_timeout_header_max": "1.500s"}
+    assert action["max_grpc_timeout"] == "1.500s"
 
 
 def test_headers_of_a_rule():
