@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from pilothouse.api import names
+from pilothouse.api.connection_check import check_client_tls, check_outliers, check_pool
 from pilothouse.api.destination_rule import (
-    ClientTls,
-    ConnectionPool,
     ConsistentHash,
     DestinationRule,
     LoadBalancer,
     LocalityLbSetting,
-    OutlierDetection,
     PortTrafficPolicy,
     TrafficPolicy,
     Warmup,
@@ -61,6 +59,11 @@ def check(row: DestinationRule) -> Iterator[Problem]:
 
 
 def _check_policy(policy: TrafficPolicy, path: str) -> Iterator[Problem]:
+    if policy == TrafficPolicy():
+        yield Problem(path, "The traffic policy says nothing.", "Remove it or set a field.")
+    if policy.tunnel is not None and policy.proxy_protocol is not None:
+        message = "Only one of tunnel and proxyProtocol may be set."
+        yield Problem(path, message, "Remove one of them.")
     yield from _check_blocks(policy, path)
     for index, setting in enumerate(policy.port_level_settings):
         at = f"{path}.portLevelSettings[{index}]"
@@ -68,6 +71,8 @@ def _check_policy(policy: TrafficPolicy, path: str) -> Iterator[Problem]:
             yield Problem(f"{at}.port", "A setting for a port must name the port.")
         else:
             yield from port(setting.port.number, f"{at}.port.number")
+            if setting == PortTrafficPolicy(port=setting.port):
+                yield Problem(at, "The port's policy says nothing.", "Remove it or set a field.")
         yield from _check_blocks(setting, at)
     tunnel = policy.tunnel
     if tunnel is not None:
@@ -80,7 +85,10 @@ def _check_policy(policy: TrafficPolicy, path: str) -> Iterator[Problem]:
             yield Problem(f"{at}.targetHost", message)
         yield from port(tunnel.target_port, f"{at}.targetPort")
     if policy.retry_budget is not None:
-        yield from percent(policy.retry_budget.percent, f"{path}.retryBudget.percent")
+        at = f"{path}.retryBudget"
+        yield from percent(policy.retry_budget.percent, f"{at}.percent")
+        yield from not_negative(policy.retry_budget, at, "min_retry_concurrency")
+        yield from duration(policy.retry_budget.budget_interval, f"{at}.budgetInterval")
 
 
 def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, path: str) -> Iterator[Problem]:
@@ -163,87 +171,3 @@ def check_locality(setting: LocalityLbSetting, path: str) -> Iterator[Problem]:
         if failover.from_ == failover.to:
             at = f"{path}.failover[{index}]"
             yield Problem(at, f'The region "{failover.to}" cannot fail over to itself.')
-
-
-def check_pool(pool: ConnectionPool, path: str) -> Iterator[Problem]:
-    """Yield problems of connection limits; Sidecar and mesh config have them too."""
-    if pool.tcp is None and pool.http is None:
-        yield Problem(path, "The connection pool says nothing.", "Add tcp or http.")
-    if pool.tcp is not None:
-        at = f"{path}.tcp"
-        yield from not_negative(pool.tcp, at, "max_connections")
-        yield from duration(pool.tcp.connect_timeout, f"{at}.connectTimeout")
-        yield from duration(pool.tcp.max_connection_duration, f"{at}.maxConnectionDuration")
-        keepalive = pool.tcp.tcp_keepalive
-        if keepalive is not None:
-            yield from not_negative(keepalive, f"{at}.tcpKeepalive", "probes")
-            yield from duration(keepalive.time, f"{at}.tcpKeepalive.time")
-            yield from duration(keepalive.interval, f"{at}.tcpKeepalive.interval")
-    if pool.http is not None:
-        at = f"{path}.http"
-        yield from not_negative(
-            pool.http,
-            at,
-            "http1_max_pending_requests",
-            "http2_max_requests",
-            "max_requests_per_connection",
-            "max_retries",
-            "max_concurrent_streams",
-        )
-        if pool.http.use_client_protocol and pool.http.h2_upgrade_policy == "UPGRADE":
-            message = "useClientProtocol cannot be true while h2UpgradePolicy is UPGRADE."
-            yield Problem(f"{at}.useClientProtocol", message, "Choose one of them.")
-        ping = pool.http.http2_keep_alive
-        if ping is not None:
-            yield from duration(ping.interval, f"{at}.http2KeepAlive.interval")
-            yield from duration(ping.timeout, f"{at}.http2KeepAlive.timeout")
-
-
-def check_outliers(detection: OutlierDetection, path: str) -> Iterator[Problem]:
-    """Yield problems of outlier detection."""
-    yield from duration(detection.interval, f"{path}.interval")
-    yield from duration(detection.base_ejection_time, f"{path}.baseEjectionTime")
-    yield from percent(detection.max_ejection_percent, f"{path}.maxEjectionPercent")
-    yield from percent(detection.min_health_percent, f"{path}.minHealthPercent")
-    yield from not_negative(
-        detection,
-        path,
-        "consecutive_errors",
-        "consecutive_local_origin_failures",
-        "consecutive_gateway_errors",
-    )
-    if (detection.consecutive_5xx_errors or 0) < 0:
-        message = f"{detection.consecutive_5xx_errors} must not be negative."
-        yield Problem(f"{path}.consecutive5xxErrors", message)
-    if detection.consecutive_local_origin_failures and (
-        not detection.split_external_local_origin_errors
-    ):
-        yield Problem(
-            f"{path}.consecutiveLocalOriginFailures",
-            "This counts only with splitExternalLocalOriginErrors.",
-            "Set splitExternalLocalOriginErrors to true.",
-        )
-
-
-def check_client_tls(tls: ClientTls, path: str) -> Iterator[Problem]:
-    """Yield problems of TLS towards a destination; the mesh config has it too."""
-    files = tls.client_certificate or tls.private_key or tls.ca_certificates
-    if tls.credential_name and files and tls.mode in ("SIMPLE", "MUTUAL"):
-        message = "Only one of credentialName and certificate files may be set."
-        yield Problem(path, message)
-    elif tls.mode == "MUTUAL" and not tls.credential_name:
-        for field, value in (
-            ("clientCertificate", tls.client_certificate),
-            ("privateKey", tls.private_key),
-        ):
-            if not value:
-                message = f"Mutual TLS needs {field}, or credentialName."
-                yield Problem(f"{path}.{field}", message)
-    elif tls.mode == "ISTIO_MUTUAL" and (files or tls.credential_name):
-        message = "With ISTIO_MUTUAL the mesh brings the certificates; none may be named."
-        yield Problem(path, message, "Remove them, or use MUTUAL.")
-    if tls.insecure_skip_verify and (tls.ca_certificates or tls.subject_alt_names):
-        message = (
-            "insecureSkipVerify verifies nothing, so caCertificates and subjectAltNames are moot."
-        )
-        yield Problem(path, message, "Remove insecureSkipVerify.")

@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 
 from pilothouse.api import names
-from pilothouse.api.destination_rule_check import check_client_tls, check_locality
-from pilothouse.api.mesh_config import MeshConfig
-from pilothouse.api.problem import Problem, duration, export_to, port
+from pilothouse.api.connection_check import (
+    check_client_tls,
+    check_keepalive,
+    check_outliers,
+    check_pool,
+)
+from pilothouse.api.destination_rule_check import check_locality
+from pilothouse.api.mesh_config import MeshConfig, MeshTls
+from pilothouse.api.problem import Problem, duration, export_to, port, warning
+from pilothouse.api.tls_names import CIPHERS, CURVES
 
 
 def check(config: MeshConfig) -> Iterator[Problem]:
@@ -37,3 +44,27 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         yield from check_locality(config.locality_lb_setting, "localityLbSetting")
     if config.outbound_traffic_policy.tls is not None:
         yield from check_client_tls(config.outbound_traffic_policy.tls, "outboundTrafficPolicy.tls")
+    if config.tcp_keepalive is not None:
+        yield from check_keepalive(config.tcp_keepalive, "tcpKeepalive")
+    defaults = config.default_traffic_policy
+    if defaults is not None and defaults.connection_pool is not None:
+        yield from check_pool(defaults.connection_pool, "defaultTrafficPolicy.connectionPool")
+    if defaults is not None and defaults.outlier_detection is not None:
+        path = "defaultTrafficPolicy.outlierDetection"
+        yield from check_outliers(defaults.outlier_detection, path)
+    if config.tls_defaults is not None:
+        yield from _check_tls_names(config.tls_defaults, "tlsDefaults")
+
+
+def _check_tls_names(tls: MeshTls, path: str) -> Iterator[Problem]:
+    for field, values, known in (
+        ("ecdhCurves", tls.ecdh_curves, CURVES),
+        ("cipherSuites", tls.cipher_suites, CIPHERS),
+    ):
+        for index, value in enumerate(values):
+            at = f"{path}.{field}[{index}]"
+            if value not in known:
+                message = f'"{value}" is not known to Envoy and is left out.'
+                yield warning(at, message, f"Known are {', '.join(sorted(known))}.")
+            elif value in values[:index]:
+                yield warning(at, f'"{value}" is listed twice.', "Remove one.")

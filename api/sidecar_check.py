@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 from pilothouse.api import names
+from pilothouse.api.connection_check import check_pool
 from pilothouse.api.destination_check import check_destination
-from pilothouse.api.destination_rule_check import check_pool
-from pilothouse.api.problem import Problem, port, selector
+from pilothouse.api.problem import Problem, port, selector, warning
 from pilothouse.api.sidecar import EgressListener, Sidecar, SidecarPort
 
 _ENDPOINT_HOSTS = ("127.0.0.1", "0.0.0.0", "[::1]", "[::]")  # noqa: S104 (texts of the API)
+
+_HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
 
 
 def check(row: Sidecar) -> Iterator[Problem]:
@@ -28,6 +30,10 @@ def check(row: Sidecar) -> Iterator[Problem]:
         yield from _check_default_endpoint(ingress.default_endpoint, f"{path}.defaultEndpoint")
         if ingress.connection_pool is not None:
             yield from check_pool(ingress.connection_pool, f"{path}.connectionPool")
+            is_http = ingress.port.protocol.upper() in _HTTP
+            if ingress.connection_pool.http is not None and not is_http:
+                message = "The port's protocol is not HTTP, so only the tcp settings count."
+                yield warning(f"{path}.connectionPool.http", message)
     catch_all = 0
     for index, egress in enumerate(spec.egress):
         path = f"spec.egress[{index}]"

@@ -114,8 +114,8 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     structs.MatchLabels: _fields("match_labels"),
     rule.Subset: _fields("name labels traffic_policy"),
     rule.TrafficPolicy: _fields(
-        "load_balancer connection_pool outlier_detection tls port_level_settings",
-        not_yet="tunnel proxy_protocol retry_budget",
+        "load_balancer connection_pool outlier_detection tls port_level_settings tunnel "
+        "proxy_protocol retry_budget",
     ),
     rule.PortTrafficPolicy: _fields("port load_balancer connection_pool outlier_detection tls"),
     rule.LoadBalancer: _fields(
@@ -149,20 +149,16 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     rule.OutlierDetection: _fields(
         "split_external_local_origin_errors consecutive_local_origin_failures "
         "consecutive_gateway_errors consecutive_5xx_errors interval base_ejection_time "
-        "max_ejection_percent min_health_percent",
-        not_yet="outlier_detection_http_error_codes",
+        "max_ejection_percent min_health_percent outlier_detection_http_error_codes",
         no_effect={"consecutive_errors": "Istio replaced it by consecutive5xxErrors"},
     ),
     rule.ClientTls: _fields(
         "mode client_certificate private_key ca_certificates credential_name subject_alt_names "
         "sni insecure_skip_verify ca_crl"
     ),
-    rule.Tunnel: _fields(not_yet="target_host target_port protocol"),
-    rule.ProxyProtocol: _fields(not_yet="version"),
-    rule.RetryBudget: _fields(
-        not_yet="percent min_retry_concurrency",
-        no_effect={"budget_interval": "Istio accepts it without an effect"},
-    ),
+    rule.Tunnel: _fields("target_host target_port protocol"),
+    rule.ProxyProtocol: _fields("version"),
+    rule.RetryBudget: _fields("percent min_retry_concurrency budget_interval"),
     # ServiceEntry, WorkloadEntry, WorkloadGroup
     service_entry.ServiceEntrySpec: _fields(
         "hosts addresses ports location resolution endpoints workload_selector export_to "
@@ -186,11 +182,10 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     workload.GrpcProbe: _fields(not_yet="port service"),
     # Sidecar
     sidecar.SidecarSpec: _fields(
-        "workload_selector ingress egress outbound_traffic_policy",
-        not_yet="inbound_connection_pool",
+        "workload_selector ingress egress outbound_traffic_policy inbound_connection_pool",
     ),
     sidecar.IngressListener: _fields(
-        "port bind capture_mode default_endpoint", not_yet="tls connection_pool"
+        "port bind capture_mode default_endpoint connection_pool", not_yet="tls"
     ),
     sidecar.EgressListener: _fields("hosts port bind capture_mode"),
     sidecar.SidecarPort: _fields(
@@ -217,25 +212,26 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "tcp_keepalive outbound_traffic_policy trust_domain trust_domain_aliases "
         "default_service_export_to default_virtual_service_export_to "
         "default_destination_rule_export_to root_namespace dns_refresh_rate h2_upgrade_policy "
-        "path_normalization default_http_retry_policy discovery_selectors default_config",
+        "path_normalization default_http_retry_policy discovery_selectors default_config "
+        "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
+        "default_traffic_policy",
         elsewhere="config_sources certificates ca",
         not_yet="proxy_http_port hbone_idle_timeout ingress_class ingress_service "
         "ingress_controller_mode ingress_selector enable_tracing access_log_file "
         "access_log_format access_log_encoding enable_envoy_access_log_service "
-        "disable_envoy_listener_log inbound_traffic_policy enable_auto_mtls ca_certificates "
-        "locality_lb_setting zone_aware_lb_setting inbound_cluster_stat_name "
-        "outbound_cluster_stat_name service_settings service_scope_configs "
-        "enable_prometheus_merge extension_providers default_providers mesh_mtls tls_defaults "
-        "default_traffic_policy service_entry_visibility",
+        "disable_envoy_listener_log enable_auto_mtls ca_certificates "
+        "locality_lb_setting zone_aware_lb_setting service_settings service_scope_configs "
+        "enable_prometheus_merge extension_providers default_providers mesh_mtls "
+        "service_entry_visibility",
         no_effect={
             "verify_certificate_at_client": "it is deprecated and Istio ignores it",
         },
     ),
     mesh_config.MeshOutboundTrafficPolicy: _fields("mode", not_yet="tls"),
-    mesh_config.MeshInboundTrafficPolicy: _fields(not_yet="mode"),
+    mesh_config.MeshInboundTrafficPolicy: _fields("mode"),
     mesh_config.PathNormalization: _fields("normalization"),
-    mesh_config.MeshTls: _fields(not_yet="min_protocol_version ecdh_curves cipher_suites"),
-    mesh_config.DefaultTrafficPolicy: _fields(not_yet="connection_pool outlier_detection"),
+    mesh_config.MeshTls: _fields("min_protocol_version ecdh_curves cipher_suites"),
+    mesh_config.DefaultTrafficPolicy: _fields("connection_pool outlier_detection"),
     mesh_config.ServiceSettings: _fields(not_yet="settings hosts"),
     mesh_config.ServiceSettingsFlags: _fields(not_yet="cluster_local"),
     mesh_config.ServiceScope: _fields(not_yet="namespace_selector services_selector scope"),
