@@ -44,8 +44,10 @@ def _slice_endpoints(
         if health is None:
             continue
         named = _named_pod(row, endpoint)
-        pod = ctx.row(PODS, named) if named else None
-        if named and pod is None and ctx.get(has_pods, named.namespace):
+        # Where no pods are told of, an endpoint must not cost a node for the lack of its pod.
+        is_told = named is not None and ctx.get(has_pods, named.namespace)
+        pod = ctx.row(PODS, named) if named and is_told else None
+        if named and is_told and pod is None:
             ctx.report(_without_pod(row, index, named))
             continue
         has_both = pod is not None and len(pod.status.pod_ips) > 1 and len(owner.vips) > 1

@@ -5,6 +5,7 @@ A `Scope` is a client namespace and the Sidecar that shapes it; proxies of one s
 services, so everything downstream is keyed by scope and not by proxy.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -182,8 +183,12 @@ def scope_hosts(ctx: Ctx, scope: Scope) -> dict[str, Service]:
 @query
 def service_for_host(ctx: Ctx, asked: HostQuestion) -> Service | None:
     """Return the service a scope reaches by a host, through one ExternalName at most (K8-05)."""
-    hosts = ctx.get(scope_hosts, asked.scope)
-    found = hosts.get(asked.host)
+    return reached(ctx.get(scope_hosts, asked.scope), asked.host)
+
+
+def reached(hosts: Mapping[str, Service], host: str) -> Service | None:
+    """Return what `service_for_host` says, for a query that ends the wave of changes itself."""
+    found = hosts.get(host)
     if found is not None and found.resolution is Resolution.ALIAS:
         return hosts.get(found.alias_of)
     return found

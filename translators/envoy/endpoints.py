@@ -17,7 +17,7 @@ from pilothouse.model.names import ClusterName
 from pilothouse.model.policies import RuleQuestion, governing_rule, merged_rule
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
-from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
+from pilothouse.model.scopes import Scope, reached, scope_hosts
 from pilothouse.model.services import ServiceKey, service
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.provenance import ISTIO
@@ -48,7 +48,8 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
         name = ClusterName.parse(asked.name)
     except ValueError:
         return None
-    owner = ctx.get(service_for_host, HostQuestion(asked.scope, name.host))
+    # Not by `service_for_host`: that would be a second node for each of very many.
+    owner = reached(ctx.get(scope_hosts, asked.scope), name.host)
     if owner is None or owner.port(name.port) is None or owner.host != name.host:
         return None
     labels = subset_labels(ctx, asked.scope, asked.labels, name, owner.namespace)
