@@ -4,6 +4,7 @@ What a path, a host or a redirect's URL becomes.
 Source: envoyproxy/envoy, docs of route.v3.RouteAction (rewrites) and route.v3.RedirectAction.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import re2
@@ -35,22 +36,40 @@ def rewritten_path(action: _Rewrites, request: HttpRequest, matched: str) -> str
 
 
 def substituted(rewrite: RegexMatchAndSubstitute, text: str) -> str:
-    r"""Replace every match of an RE2 expression; ``\0`` to ``\9`` stand for its groups."""
+    r"""
+    Replace every match of an RE2 expression; ``\0`` to ``\9`` stand for its groups.
 
-    def replacement(found: re2._Match) -> str:
-        out: list[str] = []
-        pieces = iter(rewrite.substitution)
-        for character in pieces:
-            following = next(pieces, "") if character == "\\" else ""
-            if character != "\\":
-                out.append(character)
-            elif following and following in _GROUPS:
-                out.append(found.group(int(following)) or "")
-            else:
-                out.append(following)
-        return "".join(out)
+    As RE2 does it: no empty match directly behind another match.
+    """
+    pattern = re2.compile(rewrite.pattern.regex)
+    out: list[str] = []
+    place, last_end = 0, -1
+    while place <= len(text):
+        found = pattern.search(text, place)
+        if found is None:
+            break
+        out.append(text[place : found.start()])
+        place = found.end()
+        if found.start() == found.end() == last_end:
+            out.append(text[place : place + 1])
+            place += 1
+            continue
+        out.append(_replacement(rewrite.substitution, found.group))
+        last_end = place
+    return "".join(out) + text[place:]
 
-    return str(re2.sub(rewrite.pattern.regex, replacement, text))
+
+def _replacement(template: str, group: Callable[[int], str | None]) -> str:
+    out: list[str] = []
+    characters = iter(template)
+    for character in characters:
+        if character != "\\":
+            out.append(character)
+            continue
+        following = next(characters, "")
+        is_group = following and following in _GROUPS
+        out.append((group(int(following)) or "") if is_group else following)
+    return "".join(out)
 
 
 def rewritten_host(action: RouteAction, cluster_literal: str, request: HttpRequest) -> str | None:

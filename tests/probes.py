@@ -82,7 +82,6 @@ def probes(served: ServedConfig, ground: Ground, count: int, seed: int = 1) -> I
 
 def _places(served: ServedConfig, ground: Ground) -> Iterator[_Place]:
     captures = [each for each in served.listeners if each.use_original_dst.value]
-    ports = set()
     for listener in served.listeners:
         address = listener.address.socket_address
         is_bound = not listener.HasField("bind_to_port") or listener.bind_to_port.value
@@ -99,7 +98,6 @@ def _places(served: ServedConfig, ground: Ground) -> Iterator[_Place]:
                 yield _Place(ground.own_address, port, Direction.INBOUND, True)
             continue
         is_wildcard = address.address == "0.0.0.0"
-        ports.add(address.port_value)
         targets = ("10.96.0.77", *_ranges(listener)) if is_wildcard else (address.address,)
         for target in targets:
             yield _Place(target, address.port_value, Direction.OUTBOUND, True)
@@ -123,7 +121,7 @@ def _ranges(listener: Listener) -> list[str]:
 
 
 def _server_names(served: ServedConfig) -> list[str]:
-    found = ["", "unknown.example"]
+    found = ["", "unknown.example", "x.b.example"]
     for listener in served.listeners:
         for chain in listener.filter_chains:
             found += [name.replace("*", "any") for name in chain.filter_chain_match.server_names]
@@ -145,6 +143,8 @@ def _http_parts(
     near = [each for each in configurations if each.name.rpartition(":")[2] == str(place.port)]
     pool = near if near and chance.random() < 0.9 else configurations
     hosts = [host for each in pool for host in each.virtual_hosts]
+    if not hosts:
+        return {"host": "plain.example"}
     # Hosts with many routes deserve more requests.
     host = chance.choices(hosts, weights=[len(each.routes) for each in hosts])[0]
     route = chance.choice(host.routes)
@@ -154,12 +154,13 @@ def _http_parts(
     headers: dict[str, str] = {}
     method = chance.choice(("GET", "GET", "POST", "OPTIONS"))
     for matcher in route.match.headers:
-        value = _text(matcher.string_match, chance)
+        kind = matcher.WhichOneof("header_match_specifier")
+        value = _text(matcher.string_match, chance) if kind == "string_match" else _any(chance)
         wants = not matcher.invert_match and chance.random() < 0.93
         if matcher.name == ":method":
             method = value if wants and value.isalpha() else method
-        elif matcher.name == ":authority":
-            name = value or name if wants else name
+        elif matcher.name in {":authority", "host"}:
+            name = value or name if wants and kind == "string_match" and value != ":" else name
         elif not matcher.name.startswith(":") and (wants or chance.random() < 0.2):
             headers[matcher.name] = value
     _preflight(route, headers, chance)
@@ -215,6 +216,10 @@ def _text(wanted: StringMatcher, chance: Random) -> str:
         return chance.choice(TEXTS)
     value = str(getattr(wanted, kind))
     return {"prefix": f"{value}x", "suffix": f"x{value}"}.get(kind, value)
+
+
+def _any(chance: Random) -> str:
+    return chance.choice(TEXTS)
 
 
 def _varied(name: str, chance: Random) -> str:

@@ -11,6 +11,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -133,6 +134,8 @@ def _logged(listener: Listener, config: ServedConfig, log: Path) -> Listener:
                 if manager.HasField("rds"):
                     known = config.route_configurations[manager.rds.route_config_name]
                     manager.route_config.CopyFrom(known)
+                    # As over RDS, where a cluster may come later.
+                    manager.route_config.validate_clusters.SetInParent()
                 manager.access_log.append(_access_log(log, "http", listener.name))
                 each.typed_config.Pack(manager)
             if proxy is not None:
@@ -198,7 +201,7 @@ async def serve_everything(path: Path) -> asyncio.Server:
         writer.close()
 
     server = await asyncio.start_unix_server(answer, path)
-    path.chmod(0o777)
+    await asyncio.to_thread(path.chmod, 0o777)
     return server
 
 
@@ -256,10 +259,8 @@ def _client_hello(server_name: str, alpn: Sequence[str]) -> bytes:
         context.set_alpn_protocols(list(alpn))
     outgoing = ssl.MemoryBIO()
     session = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=server_name or None)
-    try:
+    with suppress(ssl.SSLWantReadError):
         session.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()
 
 

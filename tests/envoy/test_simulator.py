@@ -5,28 +5,12 @@ Hundreds of generated requests per proxy: which listener, filter chain, route an
 status where the proxy answers itself, where a redirect leads, what the upstream is asked.
 """
 
-import asyncio
-import shutil
-import socket
-import tempfile
-from collections.abc import Iterator
-from ipaddress import IPv4Network
-from pathlib import Path
-
 import isolation
 import pytest
 import story
-from probes import Ground, probes
-from replay import Answer, observable, read_log, replay, serve_everything, static_resources
+from comparison import disagreements
 
-from pilothouse.demo.envoy import EnvoyProcess
-from pilothouse.demo.interception import PROXY_UID
-from pilothouse.demo.netns import NetworkNamespace, NetworkNamespaces
-from pilothouse.simulator.actions import HttpForward, Redirect, TcpForward
-from pilothouse.simulator.outcome import Closed, CloseReason, Outcome
-from pilothouse.simulator.request import Direction, Request
 from pilothouse.simulator.served import ServedConfig, type_name
-from pilothouse.simulator.simulate import simulate
 
 pytestmark = [
     pytest.mark.envoy,
@@ -34,18 +18,7 @@ pytestmark = [
     pytest.mark.skipif(bool(isolation.why_not()), reason=isolation.why_not()),
 ]
 COUNT = 300
-SECONDS = 30
-POLL_SECONDS = 0.05
 CASES = [(name, proxy) for name in story.names() for proxy in story.load(name).proxies]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path, for sockets, that Envoy's user may enter."""
-    path = Path(tempfile.mkdtemp(prefix="sim"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def why_not_comparable(served: ServedConfig) -> str:
@@ -63,116 +36,11 @@ def why_not_comparable(served: ServedConfig) -> str:
 
 
 @pytest.mark.parametrize(("name", "proxy"), CASES)
-async def test_envoy_takes_the_same_way(name: str, proxy: str, folder: Path) -> None:
+async def test_envoy_takes_the_same_way(name: str, proxy: str) -> None:
     resources = story.load(name).served(proxy)
     served = ServedConfig.read(each for kind in resources.values() for each in kind)
     reason = why_not_comparable(served)
     if reason:
         pytest.skip(f"{name}/{proxy}: {reason}")
-    upstream, log = folder / "up", folder / "envoy" / "access.log"
-    config = observable(served, upstream)
-    namespaces = NetworkNamespaces(subnet=IPv4Network("10.1.0.0/24"))
-    await asyncio.to_thread(namespaces.create)
-    try:
-        pod = await asyncio.to_thread(namespaces.add, "pod", "10.1.0.200")
-        await asyncio.to_thread(pod.intercept)
-        # Served listeners may bind ports below 1024, as Envoy's user may in a pod.
-        pod.run("sysctl", "-q", "-w", "net.ipv4.ip_unprivileged_port_start=0")
-        ground = Ground(own_address=pod.address, peer_address=namespaces.hub.address)
-        requests = list(probes(config, ground, COUNT))
-        bootstrap = {
-            "admin": {"address": {"pipe": {"path": f"{folder}/envoy/a"}}},
-            "static_resources": static_resources(config, log),
-        }
-        envoy = EnvoyProcess(
-            bootstrap,
-            folder / "envoy",
-            netns=pod.path,
-            uid=PROXY_UID,
-            arguments=("--file-flush-interval-msec", "20"),
-        )
-        async with await serve_everything(upstream), envoy:
-            await envoy.wait_ready(timeout_seconds=SECONDS)
-            await replay(requests, sockets(requests, pod, namespaces.hub))
-            answers = await complete(log, requests)
-    finally:
-        await asyncio.to_thread(namespaces.close)
-    different = [
-        f"{problem}\n  {request}\n  {answers[request.source_port]}\n  {outcome.action}"
-        for request in requests
-        for outcome in (simulate(config, request),)
-        for problem in differences(outcome, answers[request.source_port])
-    ]
+    different = await disagreements(served, COUNT)
     assert not different, f"{len(different)} differences\n" + "\n".join(different[:5])
-
-
-def sockets(
-    requests: list[Request], pod: NetworkNamespace, outside: NetworkNamespace
-) -> Iterator[socket.socket]:
-    for request in requests:
-        comes_in = request.direction is Direction.INBOUND and request.is_captured
-        where = outside if comes_in else pod
-        yield where.socket(socket.AF_INET, socket.SOCK_STREAM)
-
-
-async def complete(log: Path, requests: list[Request]) -> dict[int, Answer]:
-    """Wait until Envoy has logged the end of every connection."""
-    wanted = {request.source_port for request in requests}
-    answers: dict[int, Answer] = {}
-    async with asyncio.timeout(SECONDS):
-        while True:
-            answers = read_log(log)
-            done = {port for port, each in answers.items() if "connection" in each.by_kind}
-            if wanted <= done:
-                return answers
-            await asyncio.sleep(POLL_SECONDS)
-
-
-def differences(outcome: Outcome, answer: Answer) -> Iterator[str]:
-    """Yield what Envoy did and the simulator did not say."""
-    said = {
-        "listener": outcome.listener and outcome.listener.name,
-        "chain": outcome.filter_chain and outcome.filter_chain.name,
-    }
-    connection = {name: answer.connection[name] for name in said}
-    if said != connection:
-        yield f"said {said}, was {connection}"
-    action, served = outcome.action, answer.served
-    if isinstance(action, Closed):
-        if served.get("cluster"):
-            yield f"closed for {action.reason}, went to {served['cluster']}"
-        if action.reason is CloseReason.NO_FILTER_CHAIN and served:
-            yield f"closed for {action.reason}, was served"
-    elif isinstance(action, TcpForward):
-        if served.get("cluster") not in outcome.clusters:
-            yield f"said {outcome.clusters}, went to {served.get('cluster')}"
-    else:
-        yield from http_differences(outcome, answer)
-
-
-def http_differences(outcome: Outcome, answer: Answer) -> Iterator[str]:
-    served, action = answer.served, outcome.action
-    taken = outcome.route.name if outcome.route else None
-    if not served:
-        yield f"said route {taken}, was not served"
-        return
-    if served["route"] != taken:
-        yield f"said route {taken}, took {served['route']}"
-    fault = outcome.fault
-    is_aborted = fault is not None and fault.abort_share and served["status"] == fault.status
-    if outcome.status is not None:
-        if served["status"] != outcome.status:
-            yield f"said status {outcome.status}, was {served['status']}"
-    elif is_aborted:
-        return
-    elif served["status"] != 200 or served["cluster"] not in outcome.clusters:
-        yield f"said {outcome.clusters}, was {served['status']} from {served['cluster']}"
-    if isinstance(action, Redirect) and served["location"] != action.location:
-        yield f"said location {action.location}, was {served['location']}"
-    if isinstance(action, HttpForward) and outcome.status is None:
-        by_name = {share.cluster: share for share in action.shares}
-        host = by_name[served["cluster"]].host if served["cluster"] in by_name else None
-        if served["path"] != action.path:
-            yield f"said path {action.path}, was {served['path']}"
-        if host is not None and served["host"] != host:
-            yield f"said host {host}, was {served['host']}"
