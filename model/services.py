@@ -86,7 +86,7 @@ class Service:
     `vips` may hold CIDR ranges for a ServiceEntry; empty means the wildcard address. `selector`
     picks workloads of the namespace (None: endpoints are listed). `alias_of` is an ExternalName's
     target. `export_to` is never empty. `age_order` sorts the oldest first. `labels` (sorted) are
-    the declaring object's. `subject_alt_names` are what a server certificate may be for (SE-11).
+    the declaring ServiceEntry's.
     `is_node_local` keeps clients to endpoints on their own node (K8-06).
     """
 
@@ -103,7 +103,6 @@ class Service:
     alias_of: str = ""
     publish_not_ready: bool = False
     labels: tuple[tuple[str, str], ...] = ()
-    subject_alt_names: tuple[str, ...] = ()
     is_node_local: bool = False
     distribution: Distribution = Distribution.ANY
 
@@ -208,7 +207,6 @@ def entry_services(ctx: Ctx, key: ObjectKey) -> tuple[Service, ...]:
             selector=tuple(sorted(selector.labels.items())) if selector else None,
             is_mesh_external=spec.location != "MESH_INTERNAL",
             labels=tuple(sorted(row.meta.labels.items())),
-            subject_alt_names=spec.subject_alt_names,
             distribution=preferred,
         )
         for host in dict.fromkeys(spec.hosts)
