@@ -29,6 +29,7 @@ from pilothouse.model.proxies import InterceptionMode
 from pilothouse.model.resource import LDS, Resource, ResourceLayer
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
+    RAW,
     Match,
     WeightedCluster,
     bound_listener,
@@ -165,10 +166,17 @@ def _http_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
 
 
 def _tcp(serving: Serving) -> components_pb2.FilterChain:
+    return _tcp_chain(serving, serving.match)
+
+
+def _undetected_tcp(serving: Serving) -> components_pb2.FilterChain:
+    # Beside a chain that names its transport this one must too: Envoy never goes back from there.
+    return _tcp_chain(serving, serving.match._replace(transport=RAW))
+
+
+def _tcp_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
     network_filter = tcp_filter(serving.cluster, (WeightedCluster(serving.cluster, 1),))
-    return filter_chain(
-        serving.match, network_filter, name=serving.names[1], metadata=_described(serving)
-    )
+    return filter_chain(match, network_filter, name=serving.names[1], metadata=_described(serving))
 
 
 def _described(serving: Serving) -> base_pb2.Metadata | None:
@@ -196,6 +204,6 @@ def _inline_routes(serving: Serving) -> route_pb2.RouteConfiguration:
 _CHAINS_BY_PROTOCOL: Final[dict[Protocol, tuple[ChainBuilder, ...]]] = {
     Protocol.HTTP: (_http,),
     Protocol.TCP: (_tcp,),
-    Protocol.AUTO: (_detected_http, _tcp),
+    Protocol.AUTO: (_detected_http, _undetected_tcp),
 }
 """Plain-text rows of the chain tables, in order of preference (3.11)."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
+from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import View
 from pilothouse.model.egress import allows_any
@@ -81,19 +82,10 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     listener.continue_on_listener_filters_timeout = True
     listener.bind_to_port.value = plan.binds_port
     listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
-    listener.filter_chains.extend(_tcp_chain(chain) for chain in plan.tcp)
+    chains = [_tcp_chain(chain) for chain in plan.tcp]
     if plan.route is not None:
-        listener.filter_chains.append(_http_chain(plan, key))
-    if plan.is_wildcard and all(chain.sni or chain.cidrs for chain in plan.tcp):
-        # Traffic that is not for us passes, or is dropped, as if there were no listener (LS-06).
-        cluster = PASSTHROUGH_CLUSTER if key.passes_unknown else BLACK_HOLE_CLUSTER
-        listener.default_filter_chain.CopyFrom(
-            filter_chain(
-                Match(),
-                tcp_filter(cluster, (WeightedCluster(cluster, 1),)),
-                name=PASSTHROUGH_FILTER_CHAIN,
-            )
-        )
+        chains.append(_http_chain(plan, key))
+    _add_chains(listener, chains, plan, passes_unknown=key.passes_unknown)
     if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
         listener.listener_filters.append(tls_inspector())
     if plan.kind is Kind.AUTO:
@@ -103,6 +95,38 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     refs = [plan.source.ref]
     refs.extend(chain.routed_by.ref for chain in plan.tcp if chain.routed_by)
     return Resource(LDS, name, encode(listener), tuple(dict.fromkeys(refs)))
+
+
+def _add_chains(
+    listener: listener_pb2.Listener,
+    chains: list[components_pb2.FilterChain],
+    plan: ListenerPlan,
+    *,
+    passes_unknown: bool,
+) -> None:
+    """
+    Make the chain that takes everything the default chain.
+
+    Envoy never goes back: a connection that meets the transport of the HTTP chain and then not its
+    protocol would find no chain, even beside one without conditions.
+    """
+    open_chains = [chain for chain in chains if not chain.HasField("filter_chain_match")]
+    if len(chains) == 1 and open_chains:
+        listener.filter_chains.extend(chains)
+        return
+    listener.filter_chains.extend(chain for chain in chains if chain not in open_chains)
+    if open_chains:
+        listener.default_filter_chain.CopyFrom(open_chains[0])
+    elif not plan.binds_port:
+        # Traffic that is not for us passes, or is dropped, as if there were no listener (LS-06).
+        cluster = PASSTHROUGH_CLUSTER if passes_unknown else BLACK_HOLE_CLUSTER
+        listener.default_filter_chain.CopyFrom(
+            filter_chain(
+                Match(),
+                tcp_filter(cluster, (WeightedCluster(cluster, 1),)),
+                name=PASSTHROUGH_FILTER_CHAIN,
+            )
+        )
 
 
 def _http_chain(plan: ListenerPlan, key: ListenerKey) -> components_pb2.FilterChain:

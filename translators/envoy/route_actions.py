@@ -7,6 +7,7 @@ Rows VS-19 to VS-29 of traffic.md. Destinations arrive resolved; this looks noth
 from typing import Final
 
 from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
+from pilothouse.api.duration import Duration
 from pilothouse.api.virtual_service import (
     HttpDirectResponse,
     HttpRedirect,
@@ -72,14 +73,17 @@ def live_destinations(rule: HttpRoute) -> tuple[HttpRouteDestination, ...]:
 
 
 def disable_timeout(action: RouteAction) -> None:
-    """
-    Let a request take as long as its client waits; a grpc-timeout header still counts.
-
-    `max_grpc_timeout` is deprecated, but with its successor, max_stream_duration, Envoy no longer
-    looks at `timeout` at all (upstream keeps to the old field for that reason).
-    """
+    """Let a request take as long as its client waits; a grpc-timeout header still counts."""
     action.timeout.SetInParent()
-    action.max_grpc_timeout.SetInParent()
+    action.max_stream_duration.grpc_timeout_header_max.SetInParent()
+
+
+def _limit_time(action: RouteAction, timeout: Duration) -> None:
+    # With max_stream_duration Envoy does not look at `timeout` at all, so the deprecated field has
+    # to say how far a grpc-timeout header counts. Upstream has it for the same reason.
+    action.ClearField("max_stream_duration")
+    action.timeout.FromTimedelta(timeout)
+    action.max_grpc_timeout.FromTimedelta(timeout)
 
 
 def _forward(
@@ -92,8 +96,7 @@ def _forward(
     action = route.route
     disable_timeout(action)
     if rule.timeout:
-        action.timeout.FromTimedelta(rule.timeout)
-        action.max_grpc_timeout.FromTimedelta(rule.timeout)
+        _limit_time(action, rule.timeout)
     if rule.rewrite is not None:
         _rewrite_path(action, rule.rewrite)
         authority = rule.rewrite.authority or authority

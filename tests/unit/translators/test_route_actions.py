@@ -14,7 +14,7 @@ def test_one_destination():
     assert action["cluster"] == "outbound|8080|v2|b"
     assert "weighted_clusters" not in action
     assert action["timeout"] == "0s"
-    assert action["max_grpc_timeout"] == "0s"
+    assert action["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
 
 
 def test_weights():
@@ -49,6 +49,7 @@ def test_timeout():
     action = build_one({**TO_A, "timeout": "1.5s"})["route"]
     assert action["timeout"] == "1.500s"
     assert action["max_grpc_timeout"] == "1.500s"
+    assert "max_stream_duration" not in action  # Envoy would ignore the timeout
 
 
 def test_headers_of_a_rule():
