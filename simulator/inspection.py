@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pilothouse._pb.envoy.config.listener.v3.listener_components_pb2 import (
-    FilterChainMatch,
     ListenerFilter,
     ListenerFilterChainMatchPredicate,
 )
@@ -52,12 +51,10 @@ def inspect(listener: Listener, request: Request) -> Connection:
     """Run a listener's filters, in order."""
     transport, server_name, notes = "", "", []
     alpn: tuple[str, ...] = ()
-    names = [type_name(each.typed_config) for each in listener.listener_filters]
-    if _TLS_INSPECTOR not in names and any(_asks_for_tls(each) for each in _matches(listener)):
-        names.insert(0, _TLS_INSPECTOR)  # Envoy adds it itself
-    for name, each in zip(names, _padded(listener, len(names)), strict=True):
-        if each is not None and _is_disabled(each, request.port):
+    for each in listener.listener_filters:
+        if _is_disabled(each, request.port):
             continue
+        name = type_name(each.typed_config)
         if name == _TLS_INSPECTOR:
             if request.tls is not None:
                 transport = TLS
@@ -77,21 +74,6 @@ def inspect(listener: Listener, request: Request) -> Connection:
         alpn=alpn,
         notes=tuple(notes),
     )
-
-
-def _padded(listener: Listener, length: int) -> list[ListenerFilter | None]:
-    filters: list[ListenerFilter | None] = list(listener.listener_filters)
-    return [None] * (length - len(filters)) + filters
-
-
-def _matches(listener: Listener) -> list[FilterChainMatch]:
-    return [chain.filter_chain_match for chain in listener.filter_chains]
-
-
-def _asks_for_tls(match: FilterChainMatch) -> bool:
-    if match.transport_protocol:
-        return match.transport_protocol == TLS
-    return bool(match.server_names or match.application_protocols)
 
 
 def _is_disabled(listener_filter: ListenerFilter, port: int) -> bool:

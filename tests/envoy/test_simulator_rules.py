@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(bool(isolation.why_not()), reason=isolation.why_not()),
 ]
-COUNT = 1500
+COUNT = 800
 
 Json = dict[str, Any]
 

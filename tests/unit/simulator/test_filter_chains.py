@@ -163,11 +163,11 @@ def test_nothing_is_known_without_inspectors() -> None:
     assert name(among(raw_http, raw, protocol=http)) == "raw"
 
 
-def test_the_tls_inspector_is_added_where_chains_need_it() -> None:
+def test_the_tls_inspector_is_not_added_by_itself() -> None:
     chains = (tcp_chain("named", server_names=["a.example"]), tcp_chain("any"))
-    assert name(among(*chains, tls=TlsHello(server_name="a.example"))) == "named"
-    raw = (tcp_chain("raw", transport_protocol="raw_buffer"), tcp_chain("any"))
-    assert name(among(*raw, tls=TlsHello(server_name="a.example"))) == "raw"
+    hello = TlsHello(server_name="a.example")
+    assert name(among(*chains, tls=hello)) == "any"
+    assert name(among(*chains, tls=hello, filters=[TLS_INSPECTOR])) == "named"
 
 
 @pytest.mark.parametrize(
