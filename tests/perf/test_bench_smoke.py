@@ -1,0 +1,33 @@
+"""The benchmark itself works: every phase on a small mesh. Checks what is exact, never a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "benchmarks" / "run.py"
+
+
+@pytest.mark.timeout(120)
+def test_every_phase_runs_on_a_small_mesh(tmp_path: Path) -> None:
+    """Issue 2: changes reach every proxy, nothing is rejected, a no-op change sends no byte."""
+    output = tmp_path / "results.json"
+    command = [sys.executable, str(RUN), "--quick", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())
+    assert results["machine"]["cpu"]
+    assert results["resources_of_a_proxy"]["CDS"] == results["resources_of_a_proxy"]["EDS"] + 4
+    assert results["no_op_bytes"] == 0
+    assert results["rejected"] == 0
+    assert results["streams_lost"] == []
+    titles = [pushes["title"] for pushes in results["pushes"]]
+    assert titles == ["one endpoint", "one VirtualService", "one endpoint, --debounce 0"]
+    for pushes in results["pushes"]:
+        assert len(pushes["whole"]["values"]) == len(pushes["floor"]["values"]) >= 2
+        assert min(pushes["notice"]["values"]) > 0
+        assert min(pushes["commit"]["values"]) > 0
+        # However large the mesh: one service's endpoints, or the routes of ten namespaces.
+        assert max(pushes["nodes"]["values"]) < 100
