@@ -24,6 +24,7 @@ from pilothouse.xds.requests import Request, Variant
 from pilothouse.xds.session import Effects, Outgoing, Session
 
 YIELD_AFTER_SECONDS: Final = 0.005
+FEW_CHANNELS: Final = 24
 _NOTHING: Final[Mapping[str, Resource]] = MappingProxyType({})
 
 
@@ -61,7 +62,23 @@ class _Entry:
         self.node = node
         self.value: Any = node.value
         self.changed_at = node.changed_at
-        self.channels: dict[Channel, None] = {}
+        # A tuple until there are many: a mesh of 1,000 services has 10,000 entries of few channels.
+        self.channels: tuple[Channel, ...] | dict[Channel, None] = ()
+
+    def add(self, channel: "Channel") -> None:
+        """Show it in a channel, once."""
+        if isinstance(self.channels, dict):
+            self.channels[channel] = None
+        elif channel not in self.channels:
+            more = (*self.channels, channel)
+            self.channels = more if len(more) <= FEW_CHANNELS else dict.fromkeys(more)
+
+    def drop(self, channel: "Channel") -> None:
+        """Show it in a channel no more."""
+        if isinstance(self.channels, dict):
+            self.channels.pop(channel, None)
+        else:
+            self.channels = tuple(other for other in self.channels if other is not channel)
 
 
 class Channel:
@@ -307,11 +324,11 @@ class Publisher:
         if entry is None:
             self._graph.pin(root.query, root.key)
             entry = self._entries[node] = _Entry(type_url, name, node)
-        entry.channels[channel] = None
+        entry.add(channel)
         return entry
 
     def _release(self, entry: _Entry, channel: Channel) -> None:
-        entry.channels.pop(channel, None)
+        entry.drop(channel)
         if not entry.channels:
             del self._entries[entry.node]
             self._graph.unpin(entry.node.query, entry.node.key)  # type: ignore[arg-type]  # a root
