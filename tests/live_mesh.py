@@ -29,6 +29,7 @@ from pilothouse.translators.envoy.bootstrap import PipeAddress, Workload, bootst
 
 HTTP_PORT: Final = 8080
 TCP_PORT: Final = 9000
+OTHER_TCP_PORT: Final = 9001
 TLS_PORT: Final = 8443
 PROBE_PATH: Final = "/probe"
 """Requests for it are answered and not noted."""
@@ -58,7 +59,7 @@ class Reply:
 
 class Program:
     """
-    What a workload runs: HTTP on 8080, TCP on 9000, TLS on 8443, each saying the workload's name.
+    What a workload runs: HTTP on 8080, TCP on 9000 and 9001, TLS on 8443, each saying the workload's name.
 
     HTTP paths: ``/slow/SECONDS`` waits, ``/flaky/KEY/COUNT`` fails COUNT times with 503, anything
     else is answered 200 with what was seen.
@@ -78,7 +79,7 @@ class Program:
         """Listen on the namespace's own address."""
         await self._runner.setup()
         await web.SockSite(self._runner, _listening(namespace, HTTP_PORT)).start()
-        for port, tls in ((TCP_PORT, None), (TLS_PORT, self._tls)):
+        for port, tls in ((TCP_PORT, None), (OTHER_TCP_PORT, None), (TLS_PORT, self._tls)):
             made = await asyncio.start_server(
                 self._say_name, sock=_listening(namespace, port), ssl=tls
             )

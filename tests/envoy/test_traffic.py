@@ -142,6 +142,28 @@ async def test_an_undeclared_port_carries_http_by_detection(mesh: LiveMesh) -> N
     assert await answers(mesh, 10, port=7000) == {"web-v2": 10}
 
 
+async def test_an_undeclared_port_carries_what_is_not_http_too(mesh: LiveMesh) -> None:
+    """LS-05, 3.11: detection on both sides lets TLS and plain TCP pass."""
+    await mesh.apply("""
+apiVersion: v1
+kind: Service
+metadata: {name: any, namespace: default}
+spec:
+  clusterIP: 10.96.0.12
+  selector: {app: web}
+  ports:
+    - {name: any-http, port: 7100, targetPort: 8080}
+    - {name: any-tls, port: 7101, targetPort: 8443}
+    - {name: any-tcp, port: 7102, targetPort: 9001}
+""")
+    client = mesh.workloads["client"]
+    both = {"web-v1", "web-v2"}
+    assert {await client.who_answers("10.96.0.12", 7101, "x") for _ in range(12)} == both
+    assert {await client.who_answers("10.96.0.12", 7102) for _ in range(12)} == both
+    replies = [await client.request("http://10.96.0.12:7100/", host="any") for _ in range(12)]
+    assert {reply.by for reply in replies} == both
+
+
 async def test_a_canary_gets_its_share(mesh: LiveMesh) -> None:
     """VS-20: 75 to 25 over 400 requests, within five standard deviations."""
     await mesh.apply(
