@@ -205,7 +205,8 @@ def merged_rule(ctx: Ctx, key: RuleKey) -> MergedRule | None:
             if decides is not None:
                 ctx.report(policy_ignored(row, decides))
             decides = decides or row
-        if set(row.spec.export_to) != set(oldest.spec.export_to) and not key.selector:
+        is_wider = set(row.spec.export_to) != set(oldest.spec.export_to)
+        if is_wider and not is_private(oldest, ()):  # a private rule hides none from others
             ctx.report(export_ignored(row, oldest))
     return MergedRule(
         policy=decides.spec.traffic_policy if decides else None,

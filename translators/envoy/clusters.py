@@ -50,6 +50,7 @@ from pilothouse.translators.envoy.provenance import ISTIO, metadata
 from pilothouse.translators.envoy.proxy_protocol import apply_proxy_protocol
 from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
 from pilothouse.translators.envoy.upstream_tls import (
+    AutomaticNames,
     TlsTarget,
     TlsUnavailable,
     apply_tls,
@@ -136,7 +137,9 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
         return None
     apply_connection_pool(cluster, policy, mesh)
     apply_outlier_detection(cluster, policy)
-    upstream = _http_upstream(policy, port.protocol, mesh)
+    names = _certificate_names(ctx, owner, policy)
+    automatic = automatic_names(policy.tls, port.protocol, names)
+    upstream = _http_upstream(policy, port.protocol, mesh, automatic)
     apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
     try:
@@ -147,7 +150,7 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
                 host=owner.host,
                 protocol=port.protocol,
                 is_http2=upstream.is_http2,
-                names=_certificate_names(ctx, owner, policy),
+                names=names,
                 defaults=mesh.tls_defaults,
             ),
         )
@@ -158,8 +161,9 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     return _finish(cluster, owner, key, rule, policy)
 
 
-def _http_upstream(policy: Policy, protocol: Protocol, mesh: MeshConfig) -> HttpUpstream:
-    automatic = automatic_names(policy.tls, protocol)
+def _http_upstream(
+    policy: Policy, protocol: Protocol, mesh: MeshConfig, automatic: AutomaticNames
+) -> HttpUpstream:
     ejection = policy.outlier_detection
     return HttpUpstream(
         protocol=protocol,

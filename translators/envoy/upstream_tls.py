@@ -59,12 +59,19 @@ class AutomaticNames(NamedTuple):
     san: bool
 
 
-def automatic_names(tls: ClientTls | None, protocol: Protocol) -> AutomaticNames:
-    """Return what the requests of a port decide; opaque connections have no host."""
+def automatic_names(
+    tls: ClientTls | None, protocol: Protocol, names: tuple[str, ...]
+) -> AutomaticNames:
+    """
+    Return what the requests of a port decide; opaque connections have no host.
+
+    `names` are those of the ServiceEntry: like the rule's own, they are checked instead.
+    """
     carries_requests = protocol.is_http or protocol is Protocol.AUTO
     if tls is None or not brings_certificates(tls) or tls.sni or not carries_requests:
         return AutomaticNames(sni=False, san=False)
-    return AutomaticNames(sni=True, san=not tls.subject_alt_names and not tls.insecure_skip_verify)
+    has_names = bool(tls.subject_alt_names or names)
+    return AutomaticNames(sni=True, san=not has_names and not tls.insecure_skip_verify)
 
 
 def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTarget) -> None:
