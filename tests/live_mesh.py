@@ -59,7 +59,7 @@ class Reply:
 
 class Program:
     """
-    What a workload runs: HTTP on 8080, TCP on 9000 and 9001, TLS on 8443, each saying the workload's name.
+    What a workload runs: HTTP on 8080, TCP on 9000 and 9001, TLS on 8443, each saying its name.
 
     HTTP paths: ``/slow/SECONDS`` waits, ``/flaky/KEY/COUNT`` fails COUNT times with 503, anything
     else is answered 200 with what was seen.
@@ -159,7 +159,7 @@ class LiveWorkload:
                 reader, writer = await asyncio.open_connection(
                     sock=made, ssl=tls, server_hostname=sni
                 )
-                writer.write(b"who\n")
+                writer.write(b"\x01who\n")  # no HTTP method begins like this
                 line = await reader.readline()
                 writer.close()
                 return line.decode().strip()
