@@ -69,11 +69,17 @@ class RuleQuestion(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedRule:
-    """What the rules behind a `RuleKey` say together; the oldest comes first in `sources`."""
+    """
+    What the rules behind a `RuleKey` say together; the oldest comes first in `sources`.
+
+    `policy_source` and `subset_sources` (by name) say which rule and field a policy came from.
+    """
 
     policy: TrafficPolicy | None
     subsets: tuple[Subset, ...]
     sources: tuple[Source, ...]
+    policy_source: Source | None = None
+    subset_sources: tuple[tuple[str, Source], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,12 +201,16 @@ def merged_rule(ctx: Ctx, key: RuleKey) -> MergedRule | None:
     oldest = same[start]
     rows = (oldest, *(row for row in same[start + 1 :] if joins(row, oldest)))
     subsets: dict[str, Subset] = {}
+    places: dict[str, Source] = {}
     decides: DestinationRule | None = None
     for row in rows:
         for index, subset in enumerate(row.spec.subsets):
             if subset.name in subsets:
                 ctx.report(duplicate_subset(row, index, subset.name, key.host))
-            subsets.setdefault(subset.name, subset)
+            else:
+                subsets[subset.name] = subset
+                path = f"spec.subsets[{index}].trafficPolicy"
+                places[subset.name] = Source.of(row.meta, path)
         if row.spec.traffic_policy is not None:
             if decides is not None:
                 ctx.report(policy_ignored(row, decides))
@@ -212,6 +222,8 @@ def merged_rule(ctx: Ctx, key: RuleKey) -> MergedRule | None:
         policy=decides.spec.traffic_policy if decides else None,
         subsets=tuple(subsets.values()),
         sources=tuple(Source.of(row.meta) for row in rows),
+        policy_source=Source.of(decides.meta, "spec.trafficPolicy") if decides else None,
+        subset_sources=tuple(places.items()),
     )
 
 

@@ -33,6 +33,7 @@ from pilothouse.model.policies import (
     merged_rule,
     policy_for,
 )
+from pilothouse.model.policy_sources import tls_source
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope, scope_services
@@ -250,14 +251,14 @@ def _without_endpoints(owner: Service, name: ClusterName) -> Finding:
 
 
 def _report_tls(ctx: Ctx, key: ClusterKey, rule: MergedRule | None, problem: str) -> None:
-    source = rule.sources[0] if rule else None
+    source = tls_source(rule, key.port, key.subset) if rule else None
     if source is None:
         return
     ctx.report(
         Finding(
             Severity.ERROR,
             "TlsUnavailable",
-            source.at("spec.trafficPolicy.tls").ref,
+            source.ref,
             f"{problem} Traffic to port {key.port} of {key.service.host} is stopped rather than "
             "sent in plain text.",
             "Use tls mode DISABLE or SIMPLE until this version can issue certificates.",
