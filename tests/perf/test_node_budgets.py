@@ -1,0 +1,224 @@
+"""
+How many nodes of the graph an edit runs: budgets as formulas, so that cost follows what is affected.
+
+A made mesh of n services, each with a slice of endpoints, watched by proxies whose roots are pinned
+as the server pins them. What a budget does not mention, it does not grow with.
+"""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from pilothouse.api.decode import decode
+from pilothouse.graph.core import Graph
+from pilothouse.model.inputs import TABLES
+from pilothouse.model.proxies import NodeType, Proxy
+from pilothouse.model.resource import CDS, EDS, LDS, RDS
+from pilothouse.translators.envoy import roots
+
+NAMESPACES = 5
+VARIANTS = [(100, 4), (400, 4), (100, 40)]
+"""Services and proxies of the meshes that are compared."""
+
+
+def service(number: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": f"s{number}", "namespace": f"ns{number % NAMESPACES}"},
+        "spec": {
+            "clusterIP": f"10.{number // 250}.{number % 250}.1",
+            "selector": {"app": f"s{number}"},
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+        },
+    }
+
+
+def slice_of(number: int, last: int = 9) -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "addressType": "IPv4",
+        "metadata": {
+            "name": f"s{number}-1",
+            "namespace": f"ns{number % NAMESPACES}",
+            "labels": {"kubernetes.io/service-name": f"s{number}"},
+        },
+        "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [
+            {"addresses": [f"10.100.{number % 250}.{number // 250 * 10 + n}"]} for n in range(last)
+        ],
+    }
+
+
+def virtual_service(weight: int) -> dict[str, Any]:
+    shares = [("s1", 100 - weight), ("s6", weight)]
+    routes = [{"destination": {"host": host}, "weight": share} for host, share in shares]
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "s1", "namespace": "ns1"},
+        "spec": {"hosts": ["s1"], "http": [{"route": routes}]},
+    }
+
+
+def destination_rule(connections: int) -> dict[str, Any]:
+    pool = {"tcp": {"maxConnections": connections}}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "s2", "namespace": "ns2"},
+        "spec": {"host": "s2", "trafficPolicy": {"connectionPool": pool}},
+    }
+
+
+def pod(**labels: str) -> dict[str, Any]:
+    address = "10.100.3.0"
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p3", "namespace": "ns3", "labels": {"app": "s3", **labels}},
+        "status": {"podIP": address, "podIPs": [{"ip": address}]},
+    }
+
+
+class Run(NamedTuple):
+    """What an edit did: nodes by query, roots that may have changed, roots that have."""
+
+    nodes: dict[str, int]
+    dirty: int
+    changed: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.nodes.values())
+
+
+class MadeMesh:
+    """A mesh with its proxies' roots pinned."""
+
+    def __init__(self, services: int, proxies: int) -> None:
+        self.services = services
+        self.proxies = proxies
+        self.graph = Graph()
+        documents = [make(n) for n in range(services) for make in (service, slice_of)]
+        documents += [virtual_service(0), destination_rule(1), pod()]
+        self._commit(documents)
+        self.classes = set()
+        for number in range(proxies):
+            self._pin(number)
+        self.graph.take_dirty()
+
+    def _commit(self, documents: list[dict[str, Any]]) -> None:
+        rows = [decode(document).object for document in documents]
+        self.graph.commit((TABLES[row.meta.kind], row.meta.key, row) for row in rows)
+
+    def _pin(self, number: int) -> None:
+        namespace = f"ns{number % NAMESPACES}"
+        proxy = Proxy(
+            id=f"p{number}",
+            type=NodeType.SIDECAR,
+            ips=(f"10.100.{number % 250}.{number // 250 * 10}",),
+            name=f"p{number}",
+            namespace=namespace,
+            domain=f"{namespace}.svc.cluster.local",
+            labels=(("app", f"s{number}"),),
+        )
+        known = self.graph.pin(roots.proxy_class, proxy).value
+        self.classes.add(known)
+        for type_url in (CDS, LDS):
+            self.graph.pin(*roots.wildcard(type_url, known))
+        for name, cluster in self.graph.value(*roots.wildcard(CDS, known)).items():
+            if cluster.endpoints_name:
+                self.graph.pin(*roots.named(EDS, known, name))
+        self.graph.pin(*roots.named(RDS, known, "80"))
+
+    def edit(self, *documents: dict[str, Any]) -> Run:
+        """Commit and look at what has to be looked at, as the server does."""
+        self._commit(list(documents))
+        dirty = self.graph.take_dirty()
+        for node in dirty:
+            self.graph.fresh(node.query, node.key)
+        changed = sum(node.changed_at == self.graph.revision for node in dirty)
+        return Run(dict(self.graph.stats.recomputed), len(dirty), changed)
+
+
+@pytest.fixture(scope="module")
+def meshes() -> list[MadeMesh]:
+    """Meshes that differ in services and in proxies."""
+    return [MadeMesh(services, proxies) for services, proxies in VARIANTS]
+
+
+def test_an_endpoint_event_runs_two_nodes(meshes: list[MadeMesh]) -> None:
+    """The service port's endpoints and its load assignment; one root, whatever the mesh."""
+    for mesh in meshes:
+        run = mesh.edit(slice_of(57, last=8))
+        assert run.total <= 3, run
+        assert (run.dirty, run.changed) == (1, 1), run
+        mesh.edit(slice_of(57))
+
+
+def test_an_endpoint_event_that_says_nothing_new_pushes_nothing(meshes: list[MadeMesh]) -> None:
+    """A label of the slice that nobody reads: one node looks, nothing changes."""
+    for mesh in meshes:
+        document = slice_of(58)
+        document["metadata"]["labels"]["note"] = "1"
+        run = mesh.edit(document)
+        assert run.total <= 2, run
+        assert run.changed == 0, run
+
+
+def test_an_edit_of_routes_encodes_one_virtual_host_per_view(meshes: list[MadeMesh]) -> None:
+    """
+    Nodes: a few, and for each client namespace its virtual host and route configuration.
+
+    It does not grow with services, nor with proxies of the same namespaces.
+    """
+    runs = [mesh.edit(virtual_service(10)) for mesh in meshes]
+    for mesh, run in zip(meshes, runs, strict=True):
+        views = min(mesh.proxies, NAMESPACES)
+        assert run.changed == views, run
+        assert run.total <= 12 + 6 * views, run
+    assert runs[0].total == runs[1].total
+
+
+def test_an_edit_of_a_policy_builds_one_cluster(meshes: list[MadeMesh]) -> None:
+    """Nodes: one cluster, and per client view the layers and sets that hold it."""
+    runs = [mesh.edit(destination_rule(2)) for mesh in meshes]
+    for mesh, run in zip(meshes, runs, strict=True):
+        views = min(mesh.proxies, NAMESPACES)
+        assert run.nodes["translators.envoy.clusters.outbound_cluster"] == 1, run
+        assert run.total <= 8 + 4 * views + len(mesh.classes), run
+        assert run.changed == len({c.view for c in mesh.classes}) or run.changed <= len(
+            mesh.classes
+        ), run
+    assert runs[0].total == runs[1].total
+
+
+def test_a_label_that_selects_nothing_reaches_its_endpoints_only(meshes: list[MadeMesh]) -> None:
+    """A pod's new label: its own proxy's class and its service's endpoints are looked at again."""
+    runs = [mesh.edit(pod(note="new")) for mesh in meshes]
+    for run in runs:
+        assert run.total <= 10, run
+        assert run.changed <= 1, run
+    assert runs[0].total == runs[1].total
+
+
+def test_a_new_service_costs_what_its_port_touches(meshes: list[MadeMesh]) -> None:
+    """
+    Nodes: the service itself, its cluster, and per client view a bounded number of gatherings.
+
+    The gatherings walk all services of a view (that is their job) but run once each.
+    """
+    runs = [mesh.edit(service(mesh.services)) for mesh in meshes]
+    for mesh, run in zip(meshes, runs, strict=True):
+        views = min(mesh.proxies, NAMESPACES)
+        assert run.nodes["translators.envoy.clusters.outbound_cluster"] == 1, run
+        assert run.total <= 30 + 14 * views + 4 * mesh.proxies, run
+    assert runs[0].total == runs[1].total
+
+
+def test_an_unchanged_object_runs_nothing(meshes: list[MadeMesh]) -> None:
+    """A re-read of the same document is no event at all."""
+    for mesh in meshes:
+        assert mesh.edit(service(3), slice_of(3)).total == 0
