@@ -6,6 +6,7 @@ did and the simulator did not say.
 """
 
 import asyncio
+import ctypes
 import shutil
 import socket
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 from probes import Ground, probes
@@ -29,6 +31,7 @@ from pilothouse.simulator.simulate import simulate
 
 SECONDS: Final = 30
 POLL_SECONDS: Final = 0.05
+_CLONE_NEWNET: Final = 0x40000000
 
 
 async def disagreements(served: ServedConfig, count: int, seed: int = 1) -> list[str]:
@@ -87,11 +90,34 @@ async def _replayed(
 
 def _sockets(
     requests: list[Request], pod: NetworkNamespace, outside: NetworkNamespace
-) -> Iterator[socket.socket]:
-    for request in requests:
-        comes_in = request.direction is Direction.INBOUND and request.is_captured
-        where = outside if comes_in else pod
-        yield where.socket(socket.AF_INET, socket.SOCK_STREAM)
+) -> list[socket.socket]:
+    """Make a socket for each request where it starts."""
+    starts = [
+        outside if each.direction is Direction.INBOUND and each.is_captured else pod
+        for each in requests
+    ]
+    made = {place: _sockets_in(place, starts.count(place)) for place in (pod, outside)}
+    return [made[place].pop() for place in starts]
+
+
+def _sockets_in(place: NetworkNamespace, count: int) -> list[socket.socket]:
+    """Make many sockets in a namespace; entering it takes longer than making them."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        # A namespace belongs to a thread; this one enters and never returns.
+        with place.path.open("rb") as namespace:
+            entered = ctypes.CDLL(None).setns(namespace.fileno(), _CLONE_NEWNET) == 0
+        if entered:
+            made.extend(socket.socket() for _ in range(count))
+
+    thread = Thread(target=make)
+    thread.start()
+    thread.join()
+    assert len(made) == count
+    for each in made:
+        each.setblocking(False)
+    return made
 
 
 async def _complete(log: Path, requests: list[Request]) -> dict[int, Answer]:

@@ -24,6 +24,9 @@ CASES = [(name, proxy) for name in story.names() for proxy in story.load(name).p
 def why_not_comparable(served: ServedConfig) -> str:
     """Say what a stock Envoy without a control plane lacks for this config; empty if nothing."""
     for listener in served.listeners:
+        address = listener.address.socket_address.address
+        if listener.use_original_dst.value and address == "::":
+            return "it takes IPv6 only, and interception is set up for IPv4"
         for chain in listener.filter_chains:
             if chain.HasField("transport_socket"):
                 return "its listeners end TLS with certificates, which come over SDS"
