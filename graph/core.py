@@ -6,8 +6,8 @@ graph records each read. Changing an input marks what depends on it *maybe stale
 stale node first asks whether a dependency really changed, and runs again only then. A node whose
 new value equals its old one stops the wave. The engine knows no word of the mesh and does no I/O.
 
-A query that raises keeps its last good value and reports the failure as a finding (the one rule
-that depends on history; `pilothouse.graph.check` skips such nodes).
+A query that raises keeps its last good value and reports the failure as a finding, its own if it
+raises `Withheld` (the one rule that depends on history; `pilothouse.graph.explain` skips them).
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, Final, Generic, TypeVar, cast
 
 from pilothouse.errors import QueryFailed
-from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.graph.findings import ConfigRef, Finding, Severity, Withheld
 from pilothouse.graph.tables import ALL, KEYS, CellKey, Table, TableStore
 
 K = TypeVar("K", bound=Hashable)
@@ -185,6 +185,7 @@ class Graph:
         self._dirty: dict[Node, None] = {}
         self._unused: dict[Node, int] = {}
         self._speaking: dict[Node, None] = {}
+        self._failing: dict[Node, None] = {}
 
     # -- inputs ---------------------------------------------------------------------------------
 
@@ -297,14 +298,20 @@ class Graph:
         counts = self.stats.recomputed
         counts[query.name] = counts.get(query.name, 0) + 1
         ctx = Ctx(self)
+        self._failing.pop(node, None)
         try:
             value = query.compute(ctx, node.key)
             error: Exception | None = None
         except QueryFailed as failure:
             value, error = None, failure
+        except Withheld as failure:
+            value, error = None, failure
+            ctx.report(failure.finding)
+            self._failing[node] = None
         except Exception as failure:  # noqa: BLE001 (one bad object must not stop the others)
             value, error = None, failure
             ctx.report(_failure_finding(query, node.key, failure))
+            self._failing[node] = None
         self._rewire(node, ctx._deps)  # noqa: SLF001
         self._speak(node, tuple(ctx._findings))  # noqa: SLF001
         if error is not None:
@@ -374,9 +381,7 @@ class Graph:
 
     def failing(self) -> Iterator[Node]:
         """Yield the nodes whose last run raised; they hold their last good value, if any."""
-        for node in self._speaking:
-            if any(finding.code == FAILURE_CODE for finding in node.findings):
-                yield node
+        yield from self._failing
 
     def node_count(self) -> int:
         """Return how many query nodes are held."""
@@ -406,6 +411,7 @@ class Graph:
             if nodes.get(node.key) is node:
                 del nodes[node.key]
             self._speaking.pop(node, None)
+            self._failing.pop(node, None)
             for dep in node.deps:
                 dep.drop_dependent(node)
                 if not dep.rdeps and not dep.pins:

@@ -73,3 +73,11 @@ class Finding:
         """Render on one line for logs and terminals."""
         remedy = f" {self.remedy}" if self.remedy else ""
         return f"{self.severity.name.lower()} {self.code}: {self.ref}: {self.message}{remedy}"
+
+
+class Withheld(Exception):
+    """Raised by a query that has no result fit to use; `finding` says why, and to whom."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding

@@ -65,9 +65,11 @@ class InboundClusterKey(NamedTuple):
 def inbound_clusters(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     """Return the clusters of a workload's own ports."""
     families = Families(inbound.ipv4, inbound.ipv6)
-    return ResourceLayer(
-        ctx.get(inbound_cluster, InboundClusterKey(port, families)) for port in inbound.ports
+    found = (
+        ctx.get_or_none(inbound_cluster, InboundClusterKey(port, families))
+        for port in inbound.ports
     )
+    return ResourceLayer(each for each in found if each is not None)
 
 
 @query

@@ -62,13 +62,15 @@ ChainBuilder: TypeAlias = Callable[[Serving], components_pb2.FilterChain]
 @query
 def inbound_listeners(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     """Return virtualInbound (unless nothing is captured) and the bound ports (LS-01)."""
-    resources = []
+    found = []
     if inbound.mode is not InterceptionMode.NONE:
-        resources.append(ctx.get(virtual_inbound, inbound))
-    resources.extend(
-        _bound(port, accepts_http10=inbound.http10) for port in inbound.ports if port.bind
+        found.append(ctx.get_or_none(virtual_inbound, inbound))
+    found.extend(
+        ctx.get_or_none(bound_inbound, BoundKey(port, inbound.http10))
+        for port in inbound.ports
+        if port.bind
     )
-    return ResourceLayer(resources)
+    return ResourceLayer(each for each in found if each is not None)
 
 
 @query
@@ -112,12 +114,22 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     return Resource(LDS, VIRTUAL_INBOUND, encode(listener), refs)
 
 
-def _bound(port: InboundPort, *, accepts_http10: bool) -> Resource:
+class BoundKey(NamedTuple):
+    """A port with a listener of its own."""
+
+    port: InboundPort
+    accepts_http10: bool
+
+
+@query
+def bound_inbound(_ctx: Ctx, key: BoundKey) -> Resource:
+    """Build the listener of a port that a Sidecar binds (SC-07)."""
+    port = key.port
     name = str(ListenerName(port.bind, port.port))
     listener = bound_listener(name, port.bind, port.port)
     listener.traffic_direction = base_pb2.INBOUND
     listener.continue_on_listener_filters_timeout = True
-    serving = _serving(port, Match(), accepts_http10=accepts_http10)
+    serving = _serving(port, Match(), accepts_http10=key.accepts_http10)
     listener.filter_chains.extend(_chains(serving, port.protocol))
     if port.protocol is Protocol.AUTO:
         listener.listener_filters.append(http_inspector())

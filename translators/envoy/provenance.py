@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse.graph.findings import ConfigRef
 from pilothouse.model.provenance import Source
 from pilothouse.model.services import Service
 
@@ -61,3 +62,17 @@ def metadata(
             fields["name"].string_value = service.key.name
             fields["namespace"].string_value = service.namespace
     return result
+
+
+def described_sources(described: base_pb2.Metadata | None) -> tuple[ConfigRef, ...]:
+    """Return the objects that metadata made here names, in order; none of None."""
+    if described is None or PILOTHOUSE not in described.filter_metadata:
+        return ()
+    listed = described.filter_metadata[PILOTHOUSE].fields["sources"].list_value
+    refs = []
+    for value in listed.values:
+        fields = value.struct_value.fields
+        namespace, _, name = fields["object"].string_value.rpartition("/")
+        path = fields["field"].string_value if "field" in fields else ""
+        refs.append(ConfigRef(fields["kind"].string_value, namespace, name, path))
+    return tuple(refs)
