@@ -115,7 +115,13 @@ def rules_for_host(ctx: Ctx, host: str) -> tuple[DestinationRule, ...]:
 
 def governing_rule(ctx: Ctx, asked: RuleQuestion) -> RuleKey | None:
     """Return what `rule_for` says, without a node for each client of a host no rule names."""
-    return ctx.get(rule_for, asked) if ctx.get(rules_for_host, asked.host) else None
+    return ctx.get(rule_for, asked) if ctx.get(has_rules, asked.host) else None
+
+
+@query
+def has_rules(ctx: Ctx, host: str) -> bool:
+    """Tell whether any DestinationRule covers a host, whatever it says."""
+    return bool(ctx.get(rules_for_host, host))
 
 
 @query
