@@ -17,7 +17,7 @@ class MeshError(Exception):
     """Root of everything Pilothouse raises on purpose."""
 
 
-class InvalidConfig(MeshError):  # noqa: N818 (it names the state of the config, not the act)
+class InvalidConfig(MeshError):
     """An object or a setting cannot be accepted as written."""
 
 
@@ -29,9 +29,9 @@ class ProtocolError(MeshError):
     """A peer broke the protocol."""
 
 
-class IssueRefused(MeshError):  # noqa: N818
+class IssueRefused(MeshError):
     """A certificate may not be issued."""
 
 
-class QueryFailed(MeshError):  # noqa: N818
+class QueryFailed(MeshError):
     """A node of the graph has no value."""

@@ -16,7 +16,7 @@ from pilothouse.api.support import LEDGER, Outcome, struct_within
 
 def _messages() -> Iterator[type[msgspec.Struct]]:
     """Every message type that an Istio object or the mesh config is made of."""
-    rows = {kind.row for kind in KINDS if kind.is_istio and kind.row is not Opaque}
+    rows = dict.fromkeys(kind.row for kind in KINDS if kind.is_istio and kind.row is not Opaque)
     waiting = [MeshConfig, *(msgspec.structs.fields(row)[1].type for row in rows)]
     seen: set[type[msgspec.Struct]] = set()
     while waiting:
@@ -62,12 +62,11 @@ def _rule(policy: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_field_that_is_not_translated_is_named_with_its_path() -> None:
     """Setting such a field is a warning; the object is used without it."""
-    tunnel = {"targetHost": "proxy.example.com", "targetPort": 3128}
-    decoded = decode(_rule({"tunnel": tunnel}))
+    decoded = decode(_rule({"outlierDetection": {"consecutiveErrors": 5}}))
     assert decoded.object is not None
     [finding] = decoded.findings
     assert finding.code == "FieldNotTranslated"
-    assert finding.ref.path == "spec.subsets[0].trafficPolicy.tunnel"
+    assert finding.ref.path == "spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"
 
 
 def test_a_field_set_to_its_default_is_not_worth_a_word() -> None:
