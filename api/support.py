@@ -61,8 +61,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     vs.VirtualServiceSpec: _fields("hosts gateways http tls tcp export_to"),
     vs.HttpRoute: _fields(
         "name match route redirect direct_response rewrite timeout retries fault mirror mirrors "
-        "mirror_percent mirror_percentage cors_policy headers",
-        not_yet="delegate",
+        "mirror_percent mirror_percentage cors_policy headers delegate",
     ),
     vs.HttpMatch: _fields(
         "name uri scheme method authority headers port source_labels gateways query_params "
@@ -78,7 +77,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     vs.HttpRedirect: _fields("uri prefix_rewrite authority port derive_port scheme redirect_code"),
     vs.HttpDirectResponse: _fields("status body"),
     vs.HttpBody: _fields("string bytes_"),
-    vs.Delegate: _fields(not_yet="name namespace"),
+    vs.Delegate: _fields("name namespace"),
     vs.HttpRewrite: _fields("uri authority uri_regex_rewrite"),
     vs.RegexRewrite: _fields("match rewrite"),
     vs.HttpRetry: _fields(

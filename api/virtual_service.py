@@ -74,6 +74,11 @@ class HttpMatch(ApiStruct, frozen=True):
     source_namespace: str = ""
     stat_prefix: str = ""
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether the entry is for every listener and client."""
+        return not (self.port or self.gateways or self.source_labels or self.source_namespace)
+
 
 class HttpRouteDestination(ApiStruct, frozen=True):
     """A destination with its weight among its siblings and its own header changes."""

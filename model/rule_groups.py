@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pilothouse.api.destination_rule import DestinationRule
 from pilothouse.graph.findings import Finding, Severity
-from pilothouse.model.scopes import EVERYWHERE, OWN_NAMESPACE, is_exported
+from pilothouse.model.visibility import EVERYWHERE, OWN_NAMESPACE, is_exported
 
 Selector = tuple[tuple[str, str], ...]
 

@@ -1,27 +1,28 @@
 """
-Who sees what: exportTo, one service per host, and Sidecar scopes (traffic.md 3.1, 3.3).
+Scopes: which services proxies see (traffic.md 3.1, 3.3).
 
 A `Scope` is a client namespace and the Sidecar that shapes it; proxies of one scope see the same
 services, so everything downstream is keyed by scope and not by proxy.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pilothouse.api.meta import ObjectKey, selects
 from pilothouse.api.sidecar import EgressListener as SidecarEgress
-from pilothouse.api.sidecar import Sidecar
+from pilothouse.api.sidecar import Sidecar, SidecarPort
 from pilothouse.graph.core import Ctx, query
-from pilothouse.model.hosts import matches
+from pilothouse.model.imports import EVERYTHING, Imports
 from pilothouse.model.inputs import SIDECARS
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.protocols import Protocol, declared_protocol
+from pilothouse.model.routing import Clients, needed_hosts
 from pilothouse.model.services import Resolution, Service, catalog
+from pilothouse.model.visibility import EVERYWHERE, is_discovered, is_exported
 
-EVERYWHERE: Final = "*"
-OWN_NAMESPACE: Final = "."
-NOWHERE: Final = "~"
+EXPLICIT_PROXY = "HTTP_PROXY"
+"""Protocol of an egress listener that serves every port, for clients that name host and port."""
 
 
 class Scope(NamedTuple):
@@ -44,54 +45,62 @@ class EgressListener:
     Services a scope may call through one egress listener.
 
     `port` None is the catch-all. `bind` "" is the default; `is_captured` False means that the
-    listener binds to its port itself.
+    listener binds to its port itself. A listener with a port has services with that port only,
+    unless it `is_explicit_proxy`.
     """
 
     services: tuple[Service, ...]
+    imports: Imports = EVERYTHING
     port: int | None = None
     protocol: Protocol = Protocol.AUTO
     bind: str = ""
     is_captured: bool = True
+    is_explicit_proxy: bool = False
     path: str = ""
 
 
-def is_exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
-    """Tell whether an object of namespace `owner` is visible to namespace `client`."""
-    for entry in export_to:
-        if entry in (EVERYWHERE, client) or (entry == OWN_NAMESPACE and owner == client):
-            return True
-    return False
+@query
+def exported_services(ctx: Ctx, namespace: str) -> tuple[Service, ...]:
+    """Return the services exported to a namespace, the oldest first; hosts may repeat."""
+    return tuple(
+        service
+        for service in ctx.get(catalog, None)
+        if is_exported(service.export_to, service.namespace, namespace)
+    )
 
 
 @query
 def visible_services(ctx: Ctx, namespace: str) -> tuple[Service, ...]:
-    """
-    Return the services a namespace may see, the oldest first, one per host.
+    """Return the services a namespace sees without a Sidecar, the oldest first, one per host."""
+    return _one_per_host(ctx.get(exported_services, namespace), namespace)
 
-    Of several with one host: the namespace's own, else a Kubernetes Service, else the oldest
-    (traffic.md 3.1); within one namespace a Kubernetes Service wins (SE-13).
-    """
+
+def _one_per_host(services: tuple[Service, ...], namespace: str) -> tuple[Service, ...]:
+    # The namespace's own, else a Kubernetes Service, else the oldest (traffic.md 3.1); within one
+    # namespace a Kubernetes Service wins (SE-13).
     best: dict[str, Service] = {}
-    for service in ctx.get(catalog, None):
-        if not is_exported(service.export_to, service.namespace, namespace):
-            continue
+    for service in services:
         rival = best.get(service.host)
         if rival is None or _rank(service, namespace) > _rank(rival, namespace):
             best[service.host] = service
-    return tuple(sorted(best.values(), key=lambda s: (s.age_order, s.key)))
+    if len(best) == len(services):
+        return services
+    return _sorted(best.values())
 
 
 def _rank(service: Service, namespace: str) -> tuple[bool, bool]:
     return (service.namespace == namespace, service.is_kubernetes)
 
 
+def _sorted(services: Iterable[Service]) -> tuple[Service, ...]:
+    return tuple(sorted(services, key=lambda s: (s.age_order, s.key)))
+
+
 @query
 def sidecar_for(ctx: Ctx, asked: SidecarQuestion) -> ObjectKey | None:
     """Return the Sidecar of a workload: selected, else its namespace's, else the root's (SC-01)."""
     labels = dict(asked.labels)
-    rows = sorted(
-        ctx.where(SIDECARS, "namespace", asked.namespace), key=lambda row: row.meta.age_order
-    )
+    rows = _sidecars(ctx, asked.namespace)
     for row in rows:
         selector = row.spec.workload_selector
         if selector and selector.labels and selects(selector.labels, labels):
@@ -101,11 +110,17 @@ def sidecar_for(ctx: Ctx, asked: SidecarQuestion) -> ObjectKey | None:
             return row.meta.key
     root = ctx.get(mesh_config, None).root_namespace
     if root != asked.namespace:
-        shared = sorted(ctx.where(SIDECARS, "namespace", root), key=lambda row: row.meta.age_order)
-        for row in shared:
+        for row in _sidecars(ctx, root):
             if _is_for_all(row):
                 return row.meta.key
     return None
+
+
+def _sidecars(ctx: Ctx, namespace: str) -> list[Sidecar]:
+    rows = ctx.where(SIDECARS, "namespace", namespace)
+    if not rows or not is_discovered(ctx, namespace):
+        return []
+    return sorted(rows, key=lambda row: row.meta.age_order)
 
 
 def _is_for_all(row: Sidecar) -> bool:
@@ -115,10 +130,10 @@ def _is_for_all(row: Sidecar) -> bool:
 @query
 def egress_listeners(ctx: Ctx, scope: Scope) -> tuple[EgressListener, ...]:
     """Return the egress listeners of a scope in order; without a Sidecar, one catch-all (SC-02)."""
-    services = ctx.get(visible_services, scope.namespace)
     row = ctx.row(SIDECARS, scope.sidecar) if scope.sidecar else None
     if row is None or not row.spec.egress:
-        return (EgressListener(services=services),)
+        return (EgressListener(services=ctx.get(visible_services, scope.namespace)),)
+    services = ctx.get(exported_services, scope.namespace)
     return tuple(
         _egress_listener(listener, services, scope.namespace, f"spec.egress[{index}]")
         for index, listener in enumerate(row.spec.egress)
@@ -128,43 +143,106 @@ def egress_listeners(ctx: Ctx, scope: Scope) -> tuple[EgressListener, ...]:
 def _egress_listener(
     listener: SidecarEgress, services: tuple[Service, ...], namespace: str, path: str
 ) -> EgressListener:
-    chosen = tuple(
-        service
-        for service in services
-        if any(_imports(entry, service, namespace) for entry in listener.hosts)
-        and not any(
-            entry.startswith(NOWHERE) and _imports(entry[1:], service, namespace)
-            for entry in listener.hosts
-        )
+    imports = Imports.parse(listener.hosts, namespace)
+    owners = imports.namespaces
+    imported = (
+        each
+        for each in services
+        if (each.namespace in owners or EVERYWHERE in owners)
+        and imports.has_service(each.namespace, each.host)
     )
+    chosen = _one_per_host(tuple(imported), namespace)
     port = listener.port
-    if port is not None:
-        chosen = tuple(s for s in chosen if s.port(port.number) is not None)
+    is_explicit_proxy = port is not None and port.protocol.upper() == EXPLICIT_PROXY
+    if port is not None and port.number and not is_explicit_proxy:
+        chosen = tuple(_with_ports(chosen, (port.number,)))
     return EgressListener(
         services=chosen,
+        imports=imports,
         port=port.number if port else None,
-        protocol=declared_protocol(port.protocol) if port else Protocol.AUTO,
+        protocol=_protocol(port),
         bind=listener.bind,
         is_captured=listener.capture_mode != "NONE",
+        is_explicit_proxy=is_explicit_proxy,
         path=path,
     )
 
 
-def _imports(entry: str, service: Service, namespace: str) -> bool:
-    owner, _, pattern = entry.partition("/")
-    if owner == OWN_NAMESPACE:
-        owner = namespace
-    return owner in (EVERYWHERE, service.namespace) and matches(pattern, service.host)
+def _protocol(port: SidecarPort | None) -> Protocol:
+    if port is None:
+        return Protocol.AUTO
+    is_proxy = port.protocol.upper() == EXPLICIT_PROXY
+    return Protocol.HTTP if is_proxy else declared_protocol(port.protocol)
+
+
+def _with_ports(services: Iterable[Service], numbers: tuple[int, ...]) -> Iterator[Service]:
+    """Yield the services that have any of these ports, with these ports only; 0 stands for all."""
+    for service in services:
+        ports = tuple(port for port in service.ports if port.number in numbers)
+        if 0 in numbers or len(ports) == len(service.ports):
+            yield service
+        elif ports:
+            yield replace(service, ports=ports)
+
+
+class PortQuestion(NamedTuple):
+    """A port as clients of a scope call it."""
+
+    scope: Scope
+    port: int
+
+
+@query
+def clients_at_port(ctx: Ctx, asked: PortQuestion) -> Clients:
+    """Return the clients of a scope with what the egress listener of a port imports."""
+    scope, port = asked
+    row = ctx.row(SIDECARS, scope.sidecar) if scope.sidecar else None
+    if row is None or not row.spec.egress:
+        return Clients(scope.namespace)
+    listeners = row.spec.egress
+    own = next((each for each in listeners if each.port and each.port.number == port), None)
+    own = own or next((each for each in listeners if each.port is None), None)
+    return Clients(scope.namespace, Imports.parse(own.hosts if own else (), scope.namespace))
 
 
 @query
 def scope_services(ctx: Ctx, scope: Scope) -> tuple[Service, ...]:
-    """Return every service some egress listener of the scope carries, the oldest first."""
+    """
+    Return every service some egress listener of the scope carries, the oldest first.
+
+    And what the VirtualServices they import send to, though nothing else calls it (3.3).
+    """
     listeners = ctx.get(egress_listeners, scope)
-    if len(listeners) == 1:
+    if listeners[0].port is None and listeners[0].imports == EVERYTHING:
         return listeners[0].services
-    chosen = {service.key: service for listener in listeners for service in listener.services}
-    return tuple(sorted(chosen.values(), key=lambda s: (s.age_order, s.key)))
+    chosen: dict[str, Service] = {}
+    for listener in listeners:
+        for service in (*listener.services, *_needed(ctx, scope, listener)):
+            first = chosen.setdefault(service.host, service)
+            if first.key == service.key and first is not service:
+                chosen[service.host] = _with_more_ports(first, service)
+    return _sorted(chosen.values())
+
+
+def _needed(ctx: Ctx, scope: Scope, listener: EgressListener) -> Iterator[Service]:
+    wanted = ctx.get(needed_hosts, Clients(scope.namespace, listener.imports))
+    if not wanted:
+        return
+    visible = {each.host: each for each in ctx.get(visible_services, scope.namespace)}
+    only = (listener.port,) if listener.port and not listener.is_explicit_proxy else ()
+    for host, ports in wanted.items():
+        found = visible.get(host)
+        if found is not None:
+            yield from _with_ports((found,), only or ports)
+            if found.resolution is Resolution.ALIAS and found.alias_of in visible:
+                yield from _with_ports((visible[found.alias_of],), only or ports)
+
+
+def _with_more_ports(service: Service, other: Service) -> Service:
+    if set(service.ports) <= set(other.ports):
+        return other
+    more = tuple(port for port in other.ports if port not in service.ports)
+    return replace(service, ports=(*service.ports, *more)) if more else service
 
 
 class HostQuestion(NamedTuple):

@@ -16,6 +16,7 @@ from pilothouse.api.duration import Duration
 from pilothouse.api.meta import ObjectMeta
 from pilothouse.api.virtual_service import Destination, VirtualService, VirtualServiceSpec
 from pilothouse.graph.findings import Finding
+from pilothouse.model.delegation import Rule
 from pilothouse.model.names import ClusterName
 from pilothouse.translators.envoy.routes import RouteContext, RouteTarget, virtual_service_routes
 
@@ -48,9 +49,9 @@ def context(hashes: Mapping[str, ConsistentHash] | None = None, **changes: Any) 
         name = ClusterName(port, destination.subset, destination.host)
         return RouteTarget(cluster=str(name), hash_policy=(hashes or {}).get(destination.host))
 
-    def metadata(path: str) -> base_pb2.Metadata:
+    def metadata(rule: Rule) -> base_pb2.Metadata:
         result = base_pb2.Metadata()
-        result.filter_metadata["pilothouse"].fields["field"].string_value = path
+        result.filter_metadata["pilothouse"].fields["field"].string_value = rule.path
         return result
 
     plain = RouteContext(

@@ -26,9 +26,11 @@ from pilothouse.model.policies import RuleQuestion, governing_rule
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import RDS, Resource, field
 from pilothouse.model.routing import (
+    Clients,
     RoutingQuestion,
-    governing_virtual_service,
+    http_virtual_services,
     routed_hosts,
+    routing,
     virtual_service,
 )
 from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
@@ -77,8 +79,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
         encoded = ctx.get_or_none(virtual_host, key)
         if encoded is not None:
             parts.append(encoded)
-        if key.virtual_service is not None:
-            services[key.virtual_service] = None
+        services.update(dict.fromkeys(key.virtual_services))
     if not any(ANY_DOMAIN in key.domains for key in keys):
         parts.append(field(2, _catch_all(is_open=ctx.get(allows_any, asked.view.scope))))
     rows = (ctx.get(virtual_service, key) for key in services)
@@ -135,15 +136,14 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
     for service in listener.services:
         if service.resolution is Resolution.ALIAS:
             aliases.setdefault(service.alias_of, []).append(service.host)
+    at = _Listener(asked.view, Clients(asked.view.scope.namespace, listener.imports), name.port)
     keys = [
-        _service_key(ctx, asked.view, name, service, tuple(aliases.get(service.host, ())))
-        for service in served
+        _service_key(ctx, at, service, tuple(aliases.get(service.host, ()))) for service in served
     ]
     if name.host:
         return (keys[0]._replace(domains=(ANY_DOMAIN,)),)
-    if name.port == PLAIN_HTTP_PORT:
-        keys.extend(_unregistered(ctx, asked.view, name.port, served))
-    keys.sort(key=lambda key: key.virtual_service is None)
+    keys.extend(_unregistered(ctx, at, keys))
+    keys.sort(key=lambda key: not key.virtual_services)
     return tuple(sorted(_without_repeats(keys), key=lambda key: str(key.name)))
 
 
@@ -153,14 +153,23 @@ def _listener(ctx: Ctx, scope: Scope, name: RouteName) -> EgressListener | None:
     return own or next((each for each in listeners if each.port is None), None)
 
 
+class _Listener(NamedTuple):
+    """Whose requests arrive at which port."""
+
+    view: RouteView
+    clients: Clients
+    port: int
+
+
 def _service_key(
-    ctx: Ctx, view: RouteView, name: RouteName, service: Service, aliases: tuple[str, ...]
+    ctx: Ctx, at: _Listener, service: Service, aliases: tuple[str, ...]
 ) -> VirtualHostKey:
+    view = at.view
     namespace = view.scope.namespace
-    routing = governing_virtual_service(ctx, RoutingQuestion(namespace, service.host))
+    candidates = http_virtual_services(ctx, RoutingQuestion(at.clients, service.host))
     asked = RuleQuestion(namespace, view.labels, service.host, service.namespace)
     return VirtualHostKey(
-        name=VirtualHostName(service.host, name.port),
+        name=VirtualHostName(service.host, at.port),
         domains=service_domains(
             service,
             aliases,
@@ -170,32 +179,41 @@ def _service_key(
         ),
         service=service.key,
         rule=governing_rule(ctx, asked),
-        virtual_service=routing,
-        scope=view.scope if routing else None,
-        labels=view.labels if routing else (),
+        virtual_services=candidates,
+        scope=view.scope if candidates else None,
+        labels=view.labels if candidates else (),
     )
 
 
-def _unregistered(
-    ctx: Ctx, view: RouteView, port: int, served: list[Service]
-) -> list[VirtualHostKey]:
-    # Hosts only VirtualServices know get a virtual host on port 80 and no other (VS-01).
-    known = {service.host for service in served}
+def _unregistered(ctx: Ctx, at: _Listener, served: list[VirtualHostKey]) -> list[VirtualHostKey]:
+    """
+    Return virtual hosts for hosts only VirtualServices know (VS-01).
+
+    They are on port 80, and on ports where another host of the VirtualService is served.
+    """
+    known = {key.name.host for key in served}
+    used = dict.fromkeys(each for key in served for each in key.virtual_services)
+    found = (ctx.get(routing, each) for each in used)
+    hosts = dict.fromkeys(host for each in found if each for host in each.hosts)
+    if at.port == PLAIN_HTTP_PORT:
+        hosts.update(dict.fromkeys(ctx.get(routed_hosts, at.clients)))
     keys = []
-    for host in ctx.get(routed_hosts, view.scope):
+    for host in sorted(hosts):
         if host in known or (is_wildcard(host) and any(matches(host, each) for each in known)):
             continue
-        routing = governing_virtual_service(ctx, RoutingQuestion(view.scope.namespace, host))
-        if routing is not None:
+        candidates = http_virtual_services(ctx, RoutingQuestion(at.clients, host))
+        if at.port != PLAIN_HTTP_PORT:
+            candidates = tuple(each for each in candidates if each in used)
+        if candidates:
             keys.append(
                 VirtualHostKey(
-                    name=VirtualHostName(host, port),
+                    name=VirtualHostName(host, at.port),
                     domains=(host,),
                     service=None,
                     rule=None,
-                    virtual_service=routing,
-                    scope=view.scope,
-                    labels=view.labels,
+                    virtual_services=candidates,
+                    scope=at.view.scope,
+                    labels=at.view.labels,
                 )
             )
     return keys

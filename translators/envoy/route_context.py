@@ -7,6 +7,7 @@ from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse.api.destination_rule import ConsistentHash
 from pilothouse.api.virtual_service import Destination, HttpRetry
 from pilothouse.graph.findings import Finding
+from pilothouse.model.delegation import Rule
 
 Report = Callable[[Finding], None]
 """Where findings go."""
@@ -31,8 +32,7 @@ class RouteContext:
     For whom and where routes are built.
 
     `listener_port` is the port requests arrive on; `gateway` is "mesh" for a sidecar, else the
-    ``namespace/name`` of a Gateway. `metadata` turns a field path such as ``spec.http[0]`` into the
-    metadata of routes made from it.
+    ``namespace/name`` of a Gateway. `metadata` turns a rule into the metadata of routes made from it.
     """
 
     listener_port: int
@@ -41,4 +41,4 @@ class RouteContext:
     source_labels: Mapping[str, str]
     gateway: str = "mesh"
     default_retry: HttpRetry | None = None
-    metadata: Callable[[str], base_pb2.Metadata]
+    metadata: Callable[[Rule], base_pb2.Metadata]

@@ -5,7 +5,7 @@ Pure: who a destination is, what the mesh's defaults are and what metadata to at
 `RouteContext`. One rule becomes one route per `match` entry, in the order written (VS-04, VS-18).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -13,6 +13,7 @@ from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
 from pilothouse.api.virtual_service import HttpMatch, HttpRetry, HttpRoute, VirtualService
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.model.delegation import Rule, written_rules
 from pilothouse.model.names import DEFAULT_ROUTE, BadName, ClusterName
 from pilothouse.translators.envoy.cors import CORS_FILTER, cors_policy
 from pilothouse.translators.envoy.encoding import pack
@@ -46,25 +47,26 @@ Route = route_components_pb2.Route
 
 
 def virtual_service_routes(
-    vs: VirtualService, context: RouteContext, report: Report
+    vs: VirtualService, context: RouteContext, report: Report, rules: Sequence[Rule] | None = None
 ) -> list[Route]:
     """
     Build the routes of a VirtualService for one listener and kind of client.
 
-    Stops after a route that takes every request. Empty if no rule applies here. Short host names
-    in destinations are for `context.target` to resolve.
+    `rules` are its rules with those of its delegates in place. Stops after a route that takes every
+    request. Empty if no rule applies here. Short host names in destinations are for
+    `context.target` to resolve.
     """
-    for finding in unreachable_rules(vs):
+    rules = written_rules(vs) if rules is None else rules
+    for finding in unreachable_rules(rules):
         report(finding)
     routes: list[Route] = []
-    for number, rule in enumerate(vs.spec.http):
-        path = f"spec.http[{number}]"
-        entries = list(_entries(rule, context, vs.meta.ref(path), report))
+    for rule in rules:
+        entries = list(_entries(rule.http, context, rule.ref, report))
         if not entries:
             continue
-        shared = _rule_route(rule, context, vs.meta.ref(path), report)
+        shared = _rule_route(rule, context, report)
         for wanted in entries:
-            routes.append(_matched(shared, rule, wanted, vs, context.listener_port))
+            routes.append(_matched(shared, rule.http, wanted, vs, context.listener_port))
             if is_catch_all(wanted):
                 return routes
     return routes
@@ -117,9 +119,6 @@ def _entries(
     rule: HttpRoute, context: RouteContext, ref: ConfigRef, report: Report
 ) -> Iterator[HttpMatch | None]:
     """Yield the match entries of a rule that can be served here; None for a rule without."""
-    if rule.delegate is not None:
-        report(_delegate(ref))
-        return
     for index, wanted in enumerate(rule.match or (None,)):
         if not applies(wanted, context):
             continue
@@ -129,9 +128,10 @@ def _entries(
         yield wanted
 
 
-def _rule_route(rule: HttpRoute, context: RouteContext, ref: ConfigRef, report: Report) -> Route:
+def _rule_route(located: Rule, context: RouteContext, report: Report) -> Route:
     """Build what all routes of a rule share."""
-    route = Route(metadata=context.metadata(ref.path))
+    rule, ref = located.http, located.ref
+    route = Route(metadata=context.metadata(located))
     set_action(route, rule, context, ref, report)
     if rule.fault is not None:
         for finding in fault_findings(rule.fault, ref.at(f"{ref.path}.fault")):
@@ -198,16 +198,6 @@ def _inbound_template(*, is_grpc: bool) -> Route:
 
 _INBOUND: Final = _inbound_template(is_grpc=False)
 _INBOUND_GRPC: Final = _inbound_template(is_grpc=True)
-
-
-def _delegate(ref: ConfigRef) -> Finding:
-    return Finding(
-        Severity.ERROR,
-        "DelegateNotTranslated",
-        ref.at(f"{ref.path}.delegate"),
-        "Delegation is not translated yet; this rule is left out.",
-        "Write the delegate's rules here.",
-    )
 
 
 def _claims(ref: ConfigRef) -> Finding:

@@ -44,9 +44,7 @@ def applies(wanted: HttpMatch | None, context: RouteContext) -> bool:
 
 def is_unconditional(wanted: HttpMatch | None) -> bool:
     """Tell whether an entry is for every listener and client."""
-    return wanted is None or not (
-        wanted.port or wanted.gateways or wanted.source_labels or wanted.source_namespace
-    )
+    return wanted is None or wanted.is_for_all
 
 
 def source_label_keys(vs: VirtualService) -> frozenset[str]:

@@ -19,11 +19,19 @@ from pilothouse.model.provenance import Source
 from pilothouse.model.routing import (
     MESH_GATEWAY,
     RoutingQuestion,
-    governing_virtual_service,
+    connection_virtual_services,
     virtual_service,
 )
-from pilothouse.model.scopes import HostQuestion, Scope, aliases_of, service_for_host
-from pilothouse.model.services import Port, Service, ServiceKey, service
+from pilothouse.model.scopes import (
+    HostQuestion,
+    PortQuestion,
+    Scope,
+    aliases_of,
+    clients_at_port,
+    service_for_host,
+)
+from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.translators.envoy.dynamic_dns import DynamicHost
 from pilothouse.translators.envoy.filter_chains import WeightedCluster
 from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
 from pilothouse.translators.envoy.tcp_policy import (
@@ -58,6 +66,7 @@ class TcpChain:
     One opaque chain: whom it is for and where it goes.
 
     `sni` and `cidrs` empty match everything. `routed_by` is the VirtualService rule behind it.
+    `lookup` is the wildcard host under which the SNI is looked up (SE-17).
     """
 
     clusters: tuple[WeightedCluster, ...]
@@ -67,6 +76,7 @@ class TcpChain:
     cidrs: tuple[str, ...] = ()
     routed_by: Source | None = None
     policy: TcpPolicy = NO_TCP_POLICY
+    lookup: DynamicHost | None = None
 
     @property
     def match_key(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -76,19 +86,21 @@ class TcpChain:
 
 @query
 def tcp_chains(ctx: Ctx, asked: TcpQuestion) -> tuple[TcpChain, ...]:
-    """Return the chains of a port: its VirtualService's rules, then the service itself."""
+    """Return the chains of a port: its VirtualServices' rules, then the service itself."""
     owner = ctx.get(service, asked.service)
     port = owner.port(asked.port) if owner else None
     if owner is None or port is None:
         return ()
     ranges = asked.ranges
-    routing = governing_virtual_service(ctx, RoutingQuestion(asked.scope.namespace, owner.host))
-    row = ctx.get(virtual_service, routing) if routing else None
+    clients = ctx.get(clients_at_port, PortQuestion(asked.scope, asked.port))
+    rules = _tls_rules if port.protocol.is_tls else _tcp_rules
     chains: list[TcpChain] = []
-    if row is not None:
-        rules = _tls_rules if port.protocol.is_tls else _tcp_rules
-        chains = list(rules(ctx, asked, owner, row, ranges))
-    covers_all = any(not chain.sni and chain.cidrs == ranges for chain in chains)
+    covers_all = False
+    for key in connection_virtual_services(ctx, RoutingQuestion(clients, owner.host)):
+        row = ctx.get(virtual_service, key)
+        if row is not None and not covers_all:
+            chains.extend(rules(ctx, asked, owner, row, ranges))
+            covers_all = any(not chain.sni and chain.cidrs == ranges for chain in chains)
     if port.protocol.is_tls and chains:
         covers_all = True
     if not covers_all:
@@ -104,7 +116,8 @@ def _own_chain(
 ) -> TcpChain:
     name = ClusterName(port.number, "", owner.host)
     # With an address of its own the listener is the match; without one only SNI tells (LS-07).
-    needs_sni = port.protocol.is_tls and not asked.is_own
+    is_dynamic = owner.resolution is Resolution.DYNAMIC_DNS
+    needs_sni = port.protocol.is_tls and (is_dynamic or not asked.is_own)
     pattern = ctx.get(mesh_config, None).outbound_cluster_stat_name
     return TcpChain(
         clusters=(WeightedCluster(str(name), 1),),

@@ -14,6 +14,7 @@ from pilothouse.api.meta import ObjectKey
 from pilothouse.api.virtual_service import Destination, VirtualService
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.delegation import Rule, http_rules
 from pilothouse.model.hosts import resolve_short_name
 from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.names import ClusterName, VirtualHostName
@@ -37,7 +38,8 @@ class VirtualHostKey(NamedTuple):
     """
     All that a virtual host depends on.
 
-    `service` is None for a host that only a VirtualService knows; `scope` and `labels` (the
+    `service` is None for a host that only a VirtualService knows. The first of the
+    `virtual_services` with a route for the port and client shapes it. `scope` and `labels` (the
     client's) are empty where no VirtualService is.
     """
 
@@ -45,7 +47,7 @@ class VirtualHostKey(NamedTuple):
     domains: tuple[str, ...]
     service: ServiceKey | None
     rule: RuleKey | None
-    virtual_service: ObjectKey | None
+    virtual_services: tuple[ObjectKey, ...]
     scope: Scope | None
     labels: tuple[tuple[str, str], ...]
 
@@ -53,13 +55,14 @@ class VirtualHostKey(NamedTuple):
 @query
 def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
     """Encode a virtual host, framed as RouteConfiguration.virtual_hosts; None without a route."""
-    row = ctx.get(virtual_service, key.virtual_service) if key.virtual_service else None
     host = route_components_pb2.VirtualHost(
         name=str(key.name), domains=key.domains, include_request_attempt_count=True
     )
     routes: list[route_components_pb2.Route] = []
-    if row is not None and row.spec.http and key.scope is not None:
-        routes = _routes(ctx, key, key.scope, row)
+    for each in key.virtual_services:
+        row = ctx.get(virtual_service, each)
+        if row is not None and key.scope is not None and not routes:
+            routes = _routes(ctx, key, key.scope, row)
     if not routes and key.service is not None:
         # None of its rules is for this port or client: the service is as if it had no rules.
         routes = [_default_route(ctx, key, key.service)]
@@ -94,8 +97,11 @@ def _routes(
 ) -> list[route_components_pb2.Route]:
     source = Source.of(row.meta)
 
-    def describe(path: str) -> base_pb2.Metadata:
-        return metadata((source.at(path),), config=source)
+    def describe(rule: Rule) -> base_pb2.Metadata:
+        sources = [Source.of(rule.owner, rule.path)]
+        if rule.delegated_at:
+            sources.append(source.at(rule.delegated_at))
+        return metadata(sources, config=source)
 
     context = RouteContext(
         listener_port=key.name.port,
@@ -105,7 +111,7 @@ def _routes(
         default_retry=ctx.get(mesh_config, None).default_http_retry_policy,
         metadata=describe,
     )
-    return virtual_service_routes(row, context, ctx.report)
+    return virtual_service_routes(row, context, ctx.report, ctx.get(http_rules, row.meta.key))
 
 
 def target_resolver(

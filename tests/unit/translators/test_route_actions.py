@@ -257,13 +257,6 @@ def test_direct_response(body, expected):
     assert route["direct_response"] == {"status": 418, "body": expected}
 
 
-def test_delegate_is_said_to_be_missing():
-    """VS-25: the rule is left out; what follows still serves."""
-    routes, (finding,) = build({"delegate": {"name": "other"}}, {"name": "rest", **TO_A})
-    assert [route["name"] for route in routes] == ["rest"]
-    assert (finding.code, finding.ref.path) == ("DelegateNotTranslated", "spec.http[0].delegate")
-
-
 @pytest.mark.parametrize(
     ("rule", "operation"),
     [

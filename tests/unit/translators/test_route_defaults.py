@@ -1,10 +1,11 @@
 """Routes that no VirtualService shapes."""
 
 import pytest
-from route_building import content, context, from_data
+from route_building import TO_A, content, context, from_data, virtual_service
 
 from pilothouse.api.destination_rule import ConsistentHash
 from pilothouse.api.virtual_service import HttpRetry
+from pilothouse.model.delegation import written_rules
 from pilothouse.translators.envoy.routes import RouteTarget, default_route, inbound_route
 
 HOST = "reviews.default.svc.cluster.local"
@@ -17,7 +18,8 @@ def outbound(target=TARGET, **changes):
 
 def test_outbound():
     """N-51, N-52, VS-29, VS-31: everything to the service, with the built-in retries."""
-    route = outbound(metadata=context().metadata("spec"))
+    (rule,) = written_rules(virtual_service(TO_A))
+    route = outbound(metadata=context().metadata(rule))
     policy = route["route"].pop("retry_policy")
     assert route == {
         "name": "default",
@@ -28,7 +30,7 @@ def test_outbound():
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},
         },
         "decorator": {"operation": f"{HOST}:9080/*"},
-        "metadata": {"filter_metadata": {"pilothouse": {"field": "spec"}}},
+        "metadata": {"filter_metadata": {"pilothouse": {"field": "spec.http[0]"}}},
     }
     assert (policy["num_retries"], len(policy["retry_host_predicate"])) == (2, 1)
 
