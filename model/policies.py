@@ -42,6 +42,7 @@ from pilothouse.model.rule_groups import (
     policy_ignored,
     selector_of,
 )
+from pilothouse.model.visibility import is_discovered
 
 
 class RuleKey(NamedTuple):
@@ -110,7 +111,8 @@ def rules_for_host(ctx: Ctx, host: str) -> tuple[DestinationRule, ...]:
     for row in ctx.where(DESTINATION_RULES, "wildcard", True):
         if most_specific([row.spec.host.lower()], host):
             found[row.meta.key] = row
-    return tuple(sorted(found.values(), key=lambda row: row.meta.age_order))
+    rows = (row for row in found.values() if is_discovered(ctx, row.meta.namespace))
+    return tuple(sorted(rows, key=lambda row: row.meta.age_order))
 
 
 def governing_rule(ctx: Ctx, asked: RuleQuestion) -> RuleKey | None:

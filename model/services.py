@@ -20,6 +20,7 @@ from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.protocols import Protocol, declared_protocol, kubernetes_protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.topology import distribution
+from pilothouse.model.visibility import is_discovered
 
 EXPORT_TO_ANNOTATION: Final = "networking.istio.io/exportTo"
 
@@ -130,7 +131,7 @@ class Service:
 def kubernetes_service(ctx: Ctx, key: ObjectKey) -> Service | None:
     """Return a Kubernetes Service as a service (K8-01 to K8-10)."""
     row = ctx.row(SERVICES, key)
-    if row is None:
+    if row is None or not is_discovered(ctx, key.namespace):
         return None
     spec = row.spec
     is_headless = spec.cluster_ip == "None"
@@ -178,21 +179,10 @@ def _kubernetes_port(port: kubernetes.ServicePort) -> Port:
 def entry_services(ctx: Ctx, key: ObjectKey) -> tuple[Service, ...]:
     """Return the services a ServiceEntry declares, one per host (SE-01 to SE-10)."""
     row = ctx.row(SERVICE_ENTRIES, key)
-    if row is None:
+    if row is None or not is_discovered(ctx, key.namespace):
         return ()
     spec = row.spec
     resolution = _RESOLUTIONS[spec.resolution]
-    if resolution is Resolution.DYNAMIC_DNS:
-        ctx.report(
-            Finding(
-                Severity.WARNING,
-                "FieldNotTranslated",
-                row.meta.ref("spec.resolution"),
-                "DYNAMIC_DNS is not translated by this version; the entry's hosts are not served.",
-                "Use resolution NONE, STATIC or DNS.",
-            )
-        )
-        return ()
     selector = spec.workload_selector
     preferred = distribution(ctx, row.meta)
     return tuple(
