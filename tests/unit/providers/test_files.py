@@ -167,3 +167,30 @@ async def test_the_mesh_config_file_is_watched(tmp_path: Path) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_mounted_config_map_is_followed(tmp_path: Path) -> None:
+    """Kubernetes swaps a link to a hidden folder; the files themselves never change."""
+    for version, port in (("..v1", 80), ("..v2", 81)):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "a.yaml").write_text(service("a", port))
+    (tmp_path / "..data").symlink_to("..v1")
+    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
+    async with watching(FileStore(tmp_path)) as seen:
+        (tmp_path / "b.yaml").write_text(service("b"))
+        await seen.until(lambda: "b" in seen.ports)  # so it watches, and its first look is over
+        (tmp_path / "..new").symlink_to("..v2")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        await seen.until(lambda: seen.ports["a"] == 81)
+
+
+async def test_a_system_without_notices_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel tells nothing, a change is found by looking."""
+    monkeypatch.setattr("ctypes.CDLL", lambda *_args, **_more: object())
+    (tmp_path / "a.yaml").write_text(service("a"))
+    async with watching(FileStore(tmp_path)) as seen:
+        for port in (81, 82):  # the first may be found by the look with which watching begins
+            (tmp_path / "a.yaml").write_text(service("a", port))
+            await seen.until(lambda port=port: seen.ports["a"] == port)
