@@ -9,11 +9,11 @@ from pilothouse.api.destination_rule import (
     ConsistentHash,
     DestinationRule,
     LoadBalancer,
-    LocalityLbSetting,
     PortTrafficPolicy,
     TrafficPolicy,
     Warmup,
 )
+from pilothouse.api.locality_check import check_locality, check_zone_aware
 from pilothouse.api.problem import (
     Problem,
     duration,
@@ -26,7 +26,6 @@ from pilothouse.api.problem import (
     selector,
 )
 
-_ALL_OF_IT: Final = 100
 _LARGEST_MAGLEV: Final = 5_000_011
 
 
@@ -93,7 +92,9 @@ def _check_policy(policy: TrafficPolicy, path: str) -> Iterator[Problem]:
 
 def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, path: str) -> Iterator[Problem]:
     if policy.load_balancer is not None:
-        yield from _check_load_balancer(policy.load_balancer, f"{path}.loadBalancer")
+        at = f"{path}.loadBalancer"
+        has_ejection = policy.outlier_detection is not None
+        yield from _check_load_balancer(policy.load_balancer, at, has_ejection=has_ejection)
     if policy.connection_pool is not None:
         yield from check_pool(policy.connection_pool, f"{path}.connectionPool")
     if policy.outlier_detection is not None:
@@ -102,7 +103,9 @@ def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, path: str) -> Itera
         yield from check_client_tls(policy.tls, f"{path}.tls")
 
 
-def _check_load_balancer(balancer: LoadBalancer, path: str) -> Iterator[Problem]:
+def _check_load_balancer(
+    balancer: LoadBalancer, path: str, *, has_ejection: bool
+) -> Iterator[Problem]:
     yield from one_of(balancer, path, "simple", "consistent_hash")
     if balancer.consistent_hash is not None:
         yield from _check_hash(balancer.consistent_hash, f"{path}.consistentHash")
@@ -111,7 +114,11 @@ def _check_load_balancer(balancer: LoadBalancer, path: str) -> Iterator[Problem]
     if balancer.warmup is not None:
         yield from _check_warmup(balancer.warmup, f"{path}.warmup")
     if balancer.locality_lb_setting is not None:
-        yield from check_locality(balancer.locality_lb_setting, f"{path}.localityLbSetting")
+        at = f"{path}.localityLbSetting"
+        yield from check_locality(balancer.locality_lb_setting, at, has_ejection=has_ejection)
+    if balancer.zone_aware_lb_setting is not None:
+        at = f"{path}.zoneAwareLbSetting"
+        yield from check_zone_aware(balancer.zone_aware_lb_setting, at, has_ejection=has_ejection)
     if balancer.locality_lb_setting is not None and balancer.zone_aware_lb_setting is not None:
         message = "Only one of localityLbSetting and zoneAwareLbSetting may be set."
         yield Problem(path, message)
@@ -155,19 +162,3 @@ def _check_warmup(warmup: Warmup, path: str) -> Iterator[Problem]:
     yield from percent(warmup.minimum_percent, f"{path}.minimumPercent")
     if warmup.aggression is not None and not warmup.aggression >= 1:
         yield Problem(f"{path}.aggression", "The aggression must be 1 or more.")
-
-
-def check_locality(setting: LocalityLbSetting, path: str) -> Iterator[Problem]:
-    """Yield problems of locality settings; also those of the mesh config."""
-    yield from one_of(setting, path, "distribute", "failover")
-    yield from one_of(setting, path, "distribute", "failover_priority")
-    for index, share in enumerate(setting.distribute):
-        at = f"{path}.distribute[{index}]"
-        if any(not 0 < weight <= _ALL_OF_IT for weight in share.to.values()):
-            yield Problem(f"{at}.to", "Each share must be between 1 and 100.")
-        elif sum(share.to.values()) != _ALL_OF_IT:
-            yield Problem(f"{at}.to", f"The shares add up to {sum(share.to.values())}, not 100.")
-    for index, failover in enumerate(setting.failover):
-        if failover.from_ == failover.to:
-            at = f"{path}.failover[{index}]"
-            yield Problem(at, f'The region "{failover.to}" cannot fail over to itself.')

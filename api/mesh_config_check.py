@@ -9,7 +9,7 @@ from pilothouse.api.connection_check import (
     check_outliers,
     check_pool,
 )
-from pilothouse.api.destination_rule_check import check_locality
+from pilothouse.api.locality_check import check_locality, check_zone_aware
 from pilothouse.api.mesh_config import MeshConfig, MeshTls
 from pilothouse.api.problem import Problem, duration, export_to, port, warning
 from pilothouse.api.tls_names import CIPHERS, CURVES
@@ -41,7 +41,14 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         if problem or "*" in domain:
             yield Problem(path, f'The trust domain "{domain}" is not a DNS name.')
     if config.locality_lb_setting is not None:
-        yield from check_locality(config.locality_lb_setting, "localityLbSetting")
+        # Rules bring the ejection that mesh-wide failover needs.
+        yield from check_locality(
+            config.locality_lb_setting, "localityLbSetting", has_ejection=True
+        )
+    if config.zone_aware_lb_setting is not None:
+        yield from check_zone_aware(
+            config.zone_aware_lb_setting, "zoneAwareLbSetting", has_ejection=True
+        )
     if config.outbound_traffic_policy.tls is not None:
         yield from check_client_tls(config.outbound_traffic_policy.tls, "outboundTrafficPolicy.tls")
     if config.tcp_keepalive is not None:

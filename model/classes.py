@@ -7,18 +7,20 @@ endpoints. Keep these small: a part that is unique per proxy undoes the sharing.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.sidecar import IngressListener
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
-from pilothouse.model.inputs import DESTINATION_RULES, SIDECARS, VIRTUAL_SERVICES
+from pilothouse.model.endpoint_policy import Client, labels_read
+from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode, NodeType, Profile, Proxy
 from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
-from pilothouse.model.workloads import Target, targets, workload_labels
+from pilothouse.model.workloads import Target, targets, where_it_runs, workload_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,19 +103,34 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointView:
-    """What load assignments depend on besides the cluster."""
+    """
+    What load assignments depend on besides the cluster.
 
-    network: str = ""
+    `labels` are those of the client that some object makes endpoints depend on; where it runs is
+    among them. Sorted.
+    """
+
+    labels: Client = ()
+
+
+NOWHERE: Final = EndpointView()
+"""The view of clients that see what all see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyClass:
-    """All that may change what a proxy is served."""
+    """
+    All that may change what a proxy is served.
+
+    `listed` is what clusters that list their endpoints themselves (DNS) depend on; unless there are
+    such clusters it is `NOWHERE`, so that clusters are not built for each place.
+    """
 
     type: NodeType
     view: View
     inbound: Inbound
     endpoints: EndpointView
+    listed: EndpointView = NOWHERE
 
     @property
     def profile(self) -> Profile:
@@ -150,6 +167,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
     served = ctx.get(targets, proxy)
     ipv4 = any(":" not in ip for ip in proxy.ips)
     ipv6 = any(":" in ip for ip in proxy.ips)
+    endpoints = _endpoint_view(ctx, proxy)
     return ProxyClass(
         type=proxy.type,
         view=View(
@@ -173,8 +191,17 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
             ipv6=ipv6,
             http10=proxy.http10,
         ),
-        endpoints=EndpointView(network=proxy.network),
+        endpoints=endpoints,
+        listed=endpoints if ctx.index_values(SERVICE_ENTRIES, "lists_names") else NOWHERE,
     )
+
+
+def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
+    reads = ctx.get(labels_read, None)
+    if not reads:
+        return NOWHERE
+    labels = where_it_runs(ctx, proxy)
+    return EndpointView(labels=tuple(sorted((n, v) for n, v in labels.items() if n in reads)))
 
 
 def _inbound_ports(

@@ -13,11 +13,12 @@ from pilothouse.api.destination_rule import (
     LoadBalancer,
     OutlierDetection,
 )
-from pilothouse.api.kubernetes_core import Namespace, Service
+from pilothouse.api.kubernetes_core import Namespace, Pod, Service
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.service_entry import ServiceEntry
+from pilothouse.api.workload import WorkloadEntry
 from pilothouse.model.distribution import Distribution, annotated, of_field
-from pilothouse.model.topology_labels import NODE_LABEL, WHERE_LABELS
+from pilothouse.model.topology_labels import CLUSTER_LABEL, NODE_LABEL, WHERE_LABELS
 
 
 def of_service(_key: ObjectKey, row: Service) -> Iterator[Hashable]:
@@ -31,6 +32,12 @@ def of_service(_key: ObjectKey, row: Service) -> Iterator[Hashable]:
 def of_annotated(_key: ObjectKey, row: Namespace | ServiceEntry) -> Iterator[Hashable]:
     """Yield the labels that an object with nothing but the annotation asks for (SE-14)."""
     yield from annotated(row.meta).labels
+
+
+def of_labels(_key: ObjectKey, row: Pod | WorkloadEntry) -> Iterator[Hashable]:
+    """Yield the cluster's label if a workload says it is of another (MC-16)."""
+    if CLUSTER_LABEL in row.meta.labels:
+        yield CLUSTER_LABEL
 
 
 def of_rule(_key: ObjectKey, row: DestinationRule) -> Iterator[Hashable]:

@@ -92,6 +92,11 @@ def _entry_addresses(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
     yield from (endpoint.address for endpoint in row.spec.endpoints if endpoint.address)
 
 
+def _lists_names(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
+    if row.spec.resolution == "DNS" and (row.spec.endpoints or row.spec.workload_selector):
+        yield True
+
+
 def _slice_service(key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
     service = row.meta.labels.get(SERVICE_LABEL)
     if service:
@@ -142,7 +147,13 @@ ENDPOINT_SLICES: Final = Table[ObjectKey, EndpointSlice](
 )
 ENDPOINTS: Final = Table[ObjectKey, Endpoints]("Endpoints", {"address": _endpoints_addresses})
 PODS: Final = Table[ObjectKey, Pod](
-    "Pod", {"address": _pod_addresses, "label": _labels, "namespace": _namespace}
+    "Pod",
+    {
+        "address": _pod_addresses,
+        "label": _labels,
+        "namespace": _namespace,
+        "client_reads": client_reads.of_labels,
+    },
 )
 NODES: Final = Table[ObjectKey, Node]("Node")
 SERVICE_ACCOUNTS: Final = Table[ObjectKey, ServiceAccount]("ServiceAccount")
@@ -157,10 +168,16 @@ SERVICE_ENTRIES: Final = Table[ObjectKey, ServiceEntry](
         "kubernetes_host": _kubernetes_hosts,
         "namespace": _namespace,
         "client_reads": client_reads.of_annotated,
+        "lists_names": _lists_names,
     },
 )
 WORKLOAD_ENTRIES: Final = Table[ObjectKey, WorkloadEntry](
-    "WorkloadEntry", {"label": _workload_labels, "address": _workload_address}
+    "WorkloadEntry",
+    {
+        "label": _workload_labels,
+        "address": _workload_address,
+        "client_reads": client_reads.of_labels,
+    },
 )
 VIRTUAL_SERVICES: Final = Table[ObjectKey, VirtualService](
     "VirtualService", {"host": _virtual_service_hosts, "wildcard": _wildcard_virtual_service}

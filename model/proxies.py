@@ -46,6 +46,10 @@ class Locality:
     zone: str = ""
     subzone: str = ""
 
+    def __bool__(self) -> bool:
+        """Tell whether anything is known."""
+        return bool(self.region or self.zone or self.subzone)
+
     def __str__(self) -> str:
         """Render as ``region/zone/subzone``."""
         return "/".join(part for part in (self.region, self.zone, self.subzone) if part)

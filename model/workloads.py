@@ -10,24 +10,28 @@ from dataclasses import dataclass
 
 from pilothouse.api.kubernetes_core import Pod
 from pilothouse.api.meta import ObjectKey, selects
+from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.core import Ctx, query
-from pilothouse.model.endpoints import pod_at
 from pilothouse.model.inputs import (
     ENDPOINT_SLICES,
     ENDPOINTS,
+    PODS,
     SERVICE_ENTRIES,
     SERVICE_LABEL,
     SERVICES,
     WORKLOAD_ENTRIES,
 )
+from pilothouse.model.pod_endpoints import is_finished, pod_at
 from pilothouse.model.protocols import Protocol
-from pilothouse.model.proxies import Proxy
+from pilothouse.model.proxies import Locality, Proxy
 from pilothouse.model.services import (
     Port,
     Service,
     entry_services,
     kubernetes_service,
 )
+from pilothouse.model.topology import default_network, node_locality
+from pilothouse.model.topology_labels import WHERE_LABELS, labelled_locality, with_topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,21 +46,59 @@ class Target:
 @query
 def workload_labels(ctx: Ctx, proxy: Proxy) -> tuple[tuple[str, str], ...]:
     """Return a proxy's labels, sorted: the registry's if it knows the workload, else its own."""
+    pod = pod_of(ctx, proxy)
+    if pod is not None:
+        return tuple(sorted(pod.meta.labels.items()))
+    entry = entry_of(ctx, proxy)
+    return tuple(sorted(entry.all_labels.items())) if entry else proxy.labels
+
+
+def pod_of(ctx: Ctx, proxy: Proxy) -> Pod | None:
+    """Return a proxy's pod: by name, which host-network pods need, else by address (K8-16)."""
+    named = ctx.row(PODS, ObjectKey(proxy.namespace, proxy.name))
+    if named is not None and not is_finished(named):
+        return named
     for ip in proxy.ips:
         pod = pod_at(ctx, ip)
         if pod is not None and pod.meta.namespace == proxy.namespace:
-            return tuple(sorted(pod.meta.labels.items()))
+            return pod
+    return None
+
+
+def entry_of(ctx: Ctx, proxy: Proxy) -> WorkloadEntry | None:
+    """Return the WorkloadEntry of a proxy that is no pod."""
+    for ip in proxy.ips:
         for entry in ctx.where(WORKLOAD_ENTRIES, "address", ip):
             if entry.meta.namespace == proxy.namespace:
-                return tuple(sorted(entry.all_labels.items()))
-    return proxy.labels
+                return entry
+    return None
+
+
+def where_it_runs(ctx: Ctx, proxy: Proxy) -> dict[str, str]:
+    """Return a proxy's labels, those of topology among them; the registry knows best (NM-26)."""
+    labels = dict(ctx.get(workload_labels, proxy))
+    pod = pod_of(ctx, proxy)
+    entry = entry_of(ctx, proxy) if pod is None else None
+    node = proxy.node_name or (pod.spec.node_name if pod else "")
+    locality = None
+    if entry is not None and entry.spec.locality:
+        locality = Locality.parse(entry.spec.locality)
+    locality = locality or labelled_locality(labels)
+    if locality is None and pod is not None and pod.spec.node_name:
+        locality = ctx.get(node_locality, pod.spec.node_name)
+    if not locality:
+        is_labelled = any(labels.get(name) for name in WHERE_LABELS)
+        locality = Locality() if is_labelled else proxy.locality
+    network = ctx.get(default_network, None) if pod else entry.spec.network if entry else ""
+    network = network or proxy.network
+    return with_topology(labels, locality, node=node, network=network, cluster=proxy.cluster_id)
 
 
 @query
 def targets(ctx: Ctx, proxy: Proxy) -> tuple[Target, ...]:
     """Return the service ports a workload serves, the oldest service first (LS-14)."""
     labels = dict(ctx.get(workload_labels, proxy))
-    pod = next((p for p in (pod_at(ctx, ip) for ip in proxy.ips) if p), None)
+    pod = pod_of(ctx, proxy)
     found: dict[object, Service] = {}
     for service in _selecting(ctx, proxy, labels):
         found[service.key] = service

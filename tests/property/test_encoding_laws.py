@@ -7,7 +7,8 @@ from story import load, names
 from pilothouse._pb.envoy.config.core.v3 import base_pb2, health_check_pb2
 from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_pb2
-from pilothouse.model.endpoints import Endpoint, Health
+from pilothouse.model.endpoint import Endpoint, Health
+from pilothouse.model.priorities import Group
 from pilothouse.model.proxies import Locality
 from pilothouse.translators.envoy.endpoints import encode_assignment
 
@@ -22,15 +23,17 @@ places = st.tuples(st.ip_addresses().map(str), st.integers(1, 65535)) | st.tuple
     st.just("/run/x.sock"), st.just(0)
 )
 endpoints = st.builds(
-    lambda place, health, weight, locality, workload: Endpoint(
+    lambda place, more, health, weight, locality, workload: Endpoint(
         address=place[0],
         port=place[1],
+        more_addresses=more if place[1] else (),
         health=health,
         weight=weight,
         locality=locality,
         workload=workload,
     ),
     places,
+    st.lists(st.ip_addresses().map(str), max_size=2).map(tuple),
     st.sampled_from(Health),
     st.integers(1, 2**20),
     localities,
@@ -38,20 +41,29 @@ endpoints = st.builds(
 )
 
 
-@given(words.filter(bool), st.lists(endpoints, max_size=12))
-def test_hand_encoded_assignments_are_protobufs(name: str, chosen: list[Endpoint]) -> None:
+groups = st.builds(
+    Group,
+    localities,
+    st.integers(0, 130),
+    st.integers(1, 2**32 - 1),
+    st.lists(endpoints, max_size=6).map(tuple),
+)
+
+
+@given(words.filter(bool), st.lists(groups, max_size=4))
+def test_hand_encoded_assignments_are_protobufs(name: str, made: list[Group]) -> None:
     """Parsed, the bytes are the message built field by field; and they are protobuf's own bytes."""
-    data = encode_assignment(name, chosen)
+    data = encode_assignment(name, made)
     wanted = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
-    for locality in sorted({each.locality for each in chosen}, key=str):
-        group = wanted.endpoints.add()
+    for each in made:
+        group = wanted.endpoints.add(priority=each.priority)
+        where = each.locality
         group.locality.CopyFrom(
-            base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.subzone)
+            base_pb2.Locality(region=where.region, zone=where.zone, sub_zone=where.subzone)
         )
-        members = [each for each in chosen if each.locality == locality]
-        for each in members:
-            group.lb_endpoints.append(lb_endpoint(each))
-        group.load_balancing_weight.value = sum(each.weight for each in members)
+        for endpoint in each.members:
+            group.lb_endpoints.append(lb_endpoint(endpoint))
+        group.load_balancing_weight.value = each.weight
     assert endpoint_pb2.ClusterLoadAssignment.FromString(data) == wanted
     assert data == wanted.SerializeToString(deterministic=True)
 
@@ -63,6 +75,9 @@ def lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
     if endpoint.port:
         address.socket_address.address = endpoint.address
         address.socket_address.port_value = endpoint.port
+        for each in endpoint.more_addresses:
+            more = message.endpoint.additional_addresses.add().address.socket_address
+            more.address, more.port_value = each, endpoint.port
     else:
         address.pipe.path = endpoint.address
     message.health_status = health_check_pb2.HealthStatus.Value(endpoint.health.name)

@@ -9,17 +9,14 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
-from pilothouse._pb.envoy.config.core.v3 import config_source_pb2, extension_pb2
+from pilothouse._pb.envoy.config.core.v3 import config_source_pb2
 from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_pb2
-from pilothouse._pb.envoy.extensions.network.dns_resolver.cares.v3 import (
-    cares_dns_resolver_pb2,
-)
-from pilothouse._pb.google.protobuf import duration_pb2
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
+from pilothouse.model.endpoint_policy import Client, endpoint_policy, plan_of
 from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.entry_traits import entry_traits
 from pilothouse.model.mesh import mesh_config
@@ -38,14 +35,16 @@ from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope, scope_services
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.translators.envoy.cluster_locality import apply_locality
 from pilothouse.translators.envoy.cluster_policy import (
     apply_connection_pool,
     apply_load_balancer,
     apply_outlier_detection,
     is_passthrough,
 )
-from pilothouse.translators.envoy.encoding import encode, pack
-from pilothouse.translators.envoy.endpoints import encode_assignment
+from pilothouse.translators.envoy.clusters_dns import DnsLookup, apply_dns, lookup_families
+from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.endpoints import labels_of_subset
 from pilothouse.translators.envoy.http_options import HttpUpstream, apply_http_options
 from pilothouse.translators.envoy.provenance import ISTIO, metadata
 from pilothouse.translators.envoy.proxy_protocol import apply_proxy_protocol
@@ -59,27 +58,30 @@ from pilothouse.translators.envoy.upstream_tls import (
     brings_certificates,
 )
 
-DNS_JITTER_NANOS: Final = 100_000_000
-DNS_QUERIES_PER_SOCKET: Final = 100
 _DNS: Final = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
 
 
 class ClusterView(NamedTuple):
-    """What a scope's clusters depend on."""
+    """What a scope's clusters depend on; `listed` is empty unless clusters list endpoints."""
 
     scope: Scope
     labels: tuple[tuple[str, str], ...]
     ipv4: bool
     ipv6: bool
+    listed: Client
 
     @staticmethod
-    def of(view: View) -> "ClusterView":
+    def of(view: View, listed: Client) -> "ClusterView":
         """Return the part of a view that clusters depend on."""
-        return ClusterView(view.scope, view.labels, view.ipv4, view.ipv6)
+        return ClusterView(view.scope, view.labels, view.ipv4, view.ipv6, listed)
 
 
 class ClusterKey(NamedTuple):
-    """One cluster: the service port, the subset, and the rule its clients obey."""
+    """
+    One cluster: the service port, the subset, and the rule its clients obey.
+
+    `client` is what ranks endpoints that the cluster lists itself; empty for all others.
+    """
 
     service: ServiceKey
     port: int
@@ -87,6 +89,7 @@ class ClusterKey(NamedTuple):
     rule: RuleKey | None
     ipv4: bool
     ipv6: bool
+    client: Client = ()
 
 
 @query
@@ -110,7 +113,17 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
         if port.protocol is Protocol.UDP:
             continue
         for subset in ("", *subsets):
-            yield ClusterKey(owner.key, port.number, subset, key, view.ipv4, view.ipv6)
+            client = _ranking_client(ctx, view, owner, port, subset, key)
+            yield ClusterKey(owner.key, port.number, subset, key, view.ipv4, view.ipv6, client)
+
+
+def _ranking_client(
+    ctx: Ctx, view: ClusterView, owner: Service, port: Port, subset: str, key: RuleKey | None
+) -> Client:
+    if not view.listed or owner.resolution is not Resolution.DNS:
+        return ()
+    rule = ctx.get(merged_rule, key) if key else None
+    return endpoint_policy(ctx, owner, port.number, subset, rule).seen_by(view.listed)
 
 
 @query
@@ -143,6 +156,7 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     upstream = _http_upstream(policy, port.protocol, mesh, automatic)
     apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
+    apply_locality(cluster, plan_of(ctx, owner, policy))
     try:
         apply_tls(
             cluster,
@@ -205,38 +219,20 @@ def _apply_discovery(
         cluster.eds_cluster_config.service_name = str(name)
         return True
     races = ctx.get(entry_traits, ObjectKey(owner.namespace, owner.key.name)).races
-    is_strict = owner.resolution is Resolution.DNS and not races
-    cluster.type = cluster_pb2.Cluster.STRICT_DNS if is_strict else cluster_pb2.Cluster.LOGICAL_DNS
-    cluster.dns_lookup_family = cluster_pb2.Cluster.ALL if races else _lookup_family(key)
-    cluster.dns_refresh_rate.FromTimedelta(ctx.get(mesh_config, None).dns_refresh_rate)
-    cluster.respect_dns_ttl = True
-    cluster.dns_jitter.CopyFrom(duration_pb2.Duration(nanos=DNS_JITTER_NANOS))
-    cluster.typed_dns_resolver_config.CopyFrom(_RESOLVER)
+    lookup = DnsLookup(
+        is_strict=owner.resolution is Resolution.DNS and not races,
+        families=lookup_families(ipv4=key.ipv4 or races, ipv6=key.ipv6 or races),
+        refresh_rate=ctx.get(mesh_config, None).dns_refresh_rate,
+    )
     rule = ctx.get(merged_rule, key.rule) if key.rule else None
-    labels: tuple[tuple[str, str], ...] = ()
-    for subset in rule.subsets if rule else ():
-        if subset.name == key.subset:
-            labels = tuple(sorted(subset.labels.items()))
-    places = [
-        endpoint
-        for endpoint in ctx.get(endpoints, EndpointsKey(owner.key, key.port))
-        if endpoint.has_labels(labels)
-    ]
-    if not is_strict:
-        places = places[:1]  # Envoy takes exactly one
-    if not places:
+    labels = labels_of_subset(rule, key.subset) or ()
+    every = ctx.get(endpoints, EndpointsKey(owner.key, key.port))
+    chosen = [endpoint for endpoint in every if endpoint.has_labels(labels)]
+    seen = endpoint_policy(ctx, owner, key.port, key.subset, rule)
+    if not apply_dns(cluster, lookup, chosen, seen, key.client):
         ctx.report(_without_endpoints(owner, name))
         return False
-    cluster.load_assignment.CopyFrom(
-        endpoint_pb2.ClusterLoadAssignment.FromString(encode_assignment(str(name), places))
-    )
     return True
-
-
-def _lookup_family(key: ClusterKey) -> cluster_pb2.Cluster.DnsLookupFamily:
-    if key.ipv4 and key.ipv6:
-        return cluster_pb2.Cluster.ALL
-    return cluster_pb2.Cluster.V4_ONLY if key.ipv4 else cluster_pb2.Cluster.V6_ONLY
 
 
 def _without_endpoints(owner: Service, name: ClusterName) -> Finding:
@@ -310,14 +306,4 @@ def _ads() -> config_source_pb2.ConfigSource:
     return source
 
 
-def _resolver() -> extension_pb2.TypedExtensionConfig:
-    # A fresh socket now and then, so that a resolver that went away is left (CL-03).
-    config = cares_dns_resolver_pb2.CaresDnsResolverConfig()
-    config.udp_max_queries.value = DNS_QUERIES_PER_SOCKET
-    return extension_pb2.TypedExtensionConfig(
-        name="envoy.network.dns_resolver.cares", typed_config=pack(config)
-    )
-
-
-_RESOLVER: Final = _resolver()
 _EDS: Final = cluster_pb2.Cluster.EdsClusterConfig(eds_config=_ads())

@@ -12,9 +12,11 @@ from typing import NamedTuple
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import EndpointView
+from pilothouse.model.endpoint_policy import Client, EndpointPolicy, endpoint_policy
 from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
 from pilothouse.model.names import ClusterName
-from pilothouse.model.policies import RuleQuestion, governing_rule, merged_rule
+from pilothouse.model.policies import MergedRule, RuleQuestion, governing_rule, merged_rule
+from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
 from pilothouse.model.scopes import Scope, reached, scope_hosts
@@ -33,12 +35,17 @@ class AssignmentQuestion(NamedTuple):
 
 
 class AssignmentKey(NamedTuple):
-    """A load assignment: which port of which service, and the labels a subset asks for."""
+    """
+    A load assignment: which port of which service, and the labels a subset asks for.
 
-    view: EndpointView
+    `client` is what the policy reads of the client, so that others share the assignment.
+    """
+
+    client: Client
     name: ClusterName
     service: ServiceKey
     labels: tuple[tuple[str, str], ...]
+    policy: EndpointPolicy
 
 
 @query
@@ -52,27 +59,25 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     owner = reached(ctx.get(scope_hosts, asked.scope), name.host)
     if owner is None or owner.port(name.port) is None or owner.host != name.host:
         return None
-    labels = subset_labels(ctx, asked.scope, asked.labels, name, owner.namespace)
+    key = governing_rule(
+        ctx, RuleQuestion(asked.scope.namespace, asked.labels, name.host, owner.namespace)
+    )
+    rule = ctx.get(merged_rule, key) if key else None
+    labels = labels_of_subset(rule, name.subset)
     if labels is None:
         return None
-    return ctx.get(load_assignment, AssignmentKey(asked.view, name, owner.key, labels))
+    policy = endpoint_policy(ctx, owner, name.port, name.subset, rule)
+    client = policy.seen_by(asked.view.labels)
+    return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy))
 
 
-def subset_labels(
-    ctx: Ctx,
-    scope: Scope,
-    client_labels: tuple[tuple[str, str], ...],
-    name: ClusterName,
-    owner: str,
-) -> tuple[tuple[str, str], ...] | None:
+def labels_of_subset(rule: MergedRule | None, subset: str) -> tuple[tuple[str, str], ...] | None:
     """Return the labels a cluster's subset asks of endpoints; None if there is no such subset."""
-    if not name.subset:
+    if not subset:
         return ()
-    key = governing_rule(ctx, RuleQuestion(scope.namespace, client_labels, name.host, owner))
-    rule = ctx.get(merged_rule, key) if key else None
-    for subset in rule.subsets if rule else ():
-        if subset.name == name.subset:
-            return tuple(sorted(subset.labels.items()))
+    for each in rule.subsets if rule else ():
+        if each.name == subset:
+            return tuple(sorted(each.labels.items()))
     return None
 
 
@@ -83,22 +88,24 @@ def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
     if owner is None:
         return None
     every = ctx.get(endpoints, EndpointsKey(key.service, key.name.port))
-    chosen = [endpoint for endpoint in every if endpoint.has_labels(key.labels)]
+    client = dict(key.client)
+    chosen = (
+        endpoint for endpoint in key.policy.kept(every, client) if endpoint.has_labels(key.labels)
+    )
     name = str(key.name)
-    return Resource(EDS, name, encode_assignment(name, chosen), (owner.source.ref,))
+    groups = grouped(chosen, key.policy.plan, client)
+    return Resource(EDS, name, encode_assignment(name, groups), (owner.source.ref,))
 
 
-def encode_assignment(name: str, chosen: Iterable[Endpoint]) -> bytes:
-    """Encode a ClusterLoadAssignment: localities sorted, weights summed."""
-    groups: dict[Locality, list[Endpoint]] = {}
-    for endpoint in chosen:
-        groups.setdefault(endpoint.locality, []).append(endpoint)
+def encode_assignment(name: str, groups: Iterable[Group]) -> bytes:
+    """Encode a ClusterLoadAssignment, group by group."""
     parts = [field(1, name.encode())]
-    for locality in sorted(groups, key=str):
-        members = groups[locality]
-        body = [_locality(locality)]
-        body.extend(field(2, _lb_endpoint(endpoint)) for endpoint in members)
-        body.append(_wrapped(3, sum(endpoint.weight for endpoint in members)))
+    for group in groups:
+        body = [_locality(group.locality)]
+        body.extend(field(2, _lb_endpoint(endpoint)) for endpoint in group.members)
+        body.append(_wrapped(3, group.weight))
+        if group.priority:
+            body.append(b"\x28" + varint(group.priority))
         parts.append(field(2, b"".join(body)))
     return b"".join(parts)
 
@@ -113,11 +120,16 @@ def _lb_endpoint(endpoint: Endpoint) -> bytes:
     if endpoint.port == 0 and endpoint.address.startswith(("/", "@")):
         address = field(2, field(1, endpoint.address.encode()))
     else:
-        socket = field(2, endpoint.address.encode()) + b"\x18" + varint(endpoint.port)
-        address = field(1, socket)
-    return field(1, field(1, address)) + _suffix(
-        endpoint.health, endpoint.workload, endpoint.weight
-    )
+        address = _socket(endpoint.address, endpoint.port)
+    place = field(1, address)
+    if endpoint.more_addresses:  # tried in turn, both families at once (RFC 8305)
+        more = (_socket(each, endpoint.port) for each in endpoint.more_addresses)
+        place += b"".join(field(4, field(1, each)) for each in more)
+    return field(1, place) + _suffix(endpoint.health, endpoint.workload, endpoint.weight)
+
+
+def _socket(address: str, port: int) -> bytes:
+    return field(1, field(2, address.encode()) + b"\x18" + varint(port))
 
 
 @lru_cache(maxsize=65536)

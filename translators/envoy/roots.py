@@ -8,7 +8,8 @@ node, so classes that agree on what a resource depends on share it.
 from typing import Any, NamedTuple
 
 from pilothouse.graph.core import Ctx, Query, query
-from pilothouse.model.classes import ProxyClass, proxy_class
+from pilothouse.model.classes import Inbound, ProxyClass, View, proxy_class
+from pilothouse.model.endpoint_policy import Client
 from pilothouse.model.proxies import NodeType
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, ResourceSet
 from pilothouse.translators.envoy.clusters import ClusterView, outbound_clusters
@@ -36,12 +37,30 @@ class Root(NamedTuple):
     key: Any
 
 
+class ClustersKey(NamedTuple):
+    """What the clusters of a class depend on: not where it runs, unless clusters list endpoints."""
+
+    type: NodeType
+    view: View
+    inbound: Inbound
+    listed: Client
+
+
+class ListenersKey(NamedTuple):
+    """What the listeners of a class depend on."""
+
+    type: NodeType
+    view: View
+    inbound: Inbound
+
+
 def wildcard(type_url: str, proxies: ProxyClass) -> Root | None:
     """Return the root of a whole type (a ResourceSet), None if the type has no wildcard."""
+    kind, view, inbound = proxies.type, proxies.view, proxies.inbound
     if type_url == CDS:
-        return Root(clusters, proxies)
+        return Root(clusters, ClustersKey(kind, view, inbound, proxies.listed.labels))
     if type_url == LDS:
-        return Root(listeners, proxies)
+        return Root(listeners, ListenersKey(kind, view, inbound))
     return None
 
 
@@ -57,14 +76,14 @@ def named(type_url: str, proxies: ProxyClass, name: str) -> Root | None:
 
 
 @query
-def clusters(ctx: Ctx, proxies: ProxyClass) -> ResourceSet:
+def clusters(ctx: Ctx, proxies: ClustersKey) -> ResourceSet:
     """Return the clusters of a class: outbound, standing, inbound (CL-01)."""
     if proxies.type is not NodeType.SIDECAR:
         return ResourceSet(())
     families = Families(proxies.view.ipv4, proxies.view.ipv6)
     return ResourceSet(
         (
-            ctx.get(outbound_clusters, ClusterView.of(proxies.view)),
+            ctx.get(outbound_clusters, ClusterView.of(proxies.view, proxies.listed)),
             ctx.get(standing_clusters, families),
             ctx.get(inbound_clusters, proxies.inbound),
         )
@@ -72,7 +91,7 @@ def clusters(ctx: Ctx, proxies: ProxyClass) -> ResourceSet:
 
 
 @query
-def listeners(ctx: Ctx, proxies: ProxyClass) -> ResourceSet:
+def listeners(ctx: Ctx, proxies: ListenersKey) -> ResourceSet:
     """Return the listeners of a class: inbound, then outbound (LS-01)."""
     if proxies.type is not NodeType.SIDECAR:
         return ResourceSet(())
