@@ -5,6 +5,7 @@ The filter order is data, one tuple per direction. Which filters a proxy may be 
 its profile: a stock Envoy refuses a listener that names a filter it was not built with.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -22,7 +23,9 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
 )
 from pilothouse._pb.envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from pilothouse._pb.udpa.type.v1 import typed_struct_pb2
+from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.model.proxies import Profile
+from pilothouse.translators.envoy.dynamic_dns import DynamicHost, dynamic_http_filter
 from pilothouse.translators.envoy.encoding import pack
 
 ALPN_FILTER: Final = "istio.alpn"
@@ -40,21 +43,36 @@ _ALPN_BY_PROTOCOL: Final = (
 
 
 def outbound_connection(
-    listener_name: str, route_name: str, profile: Profile, *, accepts_http10: bool
+    listener_name: str,
+    route_name: str,
+    profile: Profile,
+    *,
+    accepts_http10: bool,
+    normalization: PathNormalizationType = "DEFAULT",
+    lookups: Iterable[DynamicHost] = (),
 ) -> hcm_pb2.HttpConnectionManager:
-    """Build the connection manager of an outbound chain; its routes come over RDS."""
-    manager = _common(f"outbound_{listener_name};", accepts_http10=accepts_http10)
+    """
+    Build the connection manager of an outbound chain; its routes come over RDS.
+
+    `lookups` are the hosts whose names are looked up when they are called (SE-17).
+    """
+    manager = _common(f"outbound_{listener_name};", normalization, accepts_http10=accepts_http10)
     manager.rds.route_config_name = route_name
     manager.rds.config_source.CopyFrom(_ADS)
-    manager.http_filters.extend(_outbound_filters(profile))
+    *filters, router = _outbound_filters(profile)
+    manager.http_filters.extend((*filters, *map(dynamic_http_filter, lookups), router))
     return manager
 
 
 def inbound_connection(
-    stat_prefix: str, routes: route_pb2.RouteConfiguration, *, accepts_http10: bool
+    stat_prefix: str,
+    routes: route_pb2.RouteConfiguration,
+    *,
+    accepts_http10: bool,
+    normalization: PathNormalizationType = "DEFAULT",
 ) -> hcm_pb2.HttpConnectionManager:
     """Build the connection manager of an inbound chain; its routes are inline (N-44)."""
-    manager = _common(stat_prefix, accepts_http10=accepts_http10)
+    manager = _common(stat_prefix, normalization, accepts_http10=accepts_http10)
     manager.server_name = "istio-envoy"
     manager.forward_client_cert_details = hcm_pb2.HttpConnectionManager.APPEND_FORWARD
     details = manager.set_current_client_cert_details
@@ -66,18 +84,33 @@ def inbound_connection(
     return manager
 
 
-def _common(stat_prefix: str, *, accepts_http10: bool) -> hcm_pb2.HttpConnectionManager:
+def _common(
+    stat_prefix: str, normalization: PathNormalizationType, *, accepts_http10: bool
+) -> hcm_pb2.HttpConnectionManager:
     manager = hcm_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
     manager.codec_type = hcm_pb2.HttpConnectionManager.AUTO
     manager.use_remote_address.SetInParent()
     manager.stream_idle_timeout.SetInParent()
-    manager.normalize_path.value = True
+    _normalize(manager, normalization)
     manager.proxy_100_continue = True
     manager.upgrade_configs.add(upgrade_type="websocket")
     manager.request_id_extension.typed_config.CopyFrom(_REQUEST_ID)
     if accepts_http10:
         manager.http_protocol_options.accept_http_10 = True
     return manager
+
+
+def _normalize(
+    manager: hcm_pb2.HttpConnectionManager, normalization: PathNormalizationType
+) -> None:
+    # Each step includes the ones before it (MC-18).
+    if normalization != "NONE":
+        manager.normalize_path.value = True
+    if normalization in ("MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"):
+        manager.merge_slashes = True
+    if normalization == "DECODE_AND_MERGE_SLASHES":
+        action = hcm_pb2.HttpConnectionManager.UNESCAPE_AND_FORWARD
+        manager.path_with_escaped_slashes_action = action
 
 
 def _filter(name: str, config: Message) -> hcm_pb2.HttpFilter:

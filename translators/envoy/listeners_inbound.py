@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_pb2
+from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import Inbound, InboundPort
 from pilothouse.model.mesh import mesh_config
@@ -45,6 +46,13 @@ from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.routes import inbound_route
 
 
+class HttpSettings(NamedTuple):
+    """What holds for all of a workload's HTTP."""
+
+    accepts_http10: bool
+    normalization: PathNormalizationType
+
+
 class Serving(NamedTuple):
     """A port (or the passthrough, with port 0) as its chains need it."""
 
@@ -53,7 +61,7 @@ class Serving(NamedTuple):
     port: InboundPort | None
     match: Match
     names: tuple[str, str]
-    accepts_http10: bool
+    http: HttpSettings
 
 
 ChainBuilder: TypeAlias = Callable[[Serving], components_pb2.FilterChain]
@@ -76,7 +84,9 @@ def inbound_listeners(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
 @query
 def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     """Build the listener that inbound connections are redirected to (N-23, LS-12, LS-13)."""
-    number = ctx.get(mesh_config, None).proxy_inbound_listen_port
+    mesh = ctx.get(mesh_config, None)
+    number = mesh.proxy_inbound_listen_port
+    settings = HttpSettings(inbound.http10, mesh.path_normalization.normalization)
     wildcard = "0.0.0.0" if inbound.ipv4 else "::"  # noqa: S104 (Envoy's listener, not ours)
     more = ("::",) if inbound.ipv4 and inbound.ipv6 else ()
     listener = bound_listener(VIRTUAL_INBOUND, wildcard, number, more)
@@ -96,19 +106,18 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
         port=None,
         match=Match(),
         names=(INBOUND_CATCHALL_HTTP_CHAIN, INBOUND_CATCHALL_CHAIN),
-        accepts_http10=inbound.http10,
+        http=settings,
     )
     listener.filter_chains.extend(_chains(passthrough, Protocol.AUTO))
     for port in captured:
-        serving = _serving(port, Match(port=port.port), accepts_http10=inbound.http10)
+        serving = _serving(port, Match(port=port.port), settings)
         listener.filter_chains.extend(_chains(serving, port.protocol))
     listener.listener_filters.append(original_destination_filter())
     if inbound.mode is InterceptionMode.TPROXY:
         listener.transparent.value = True
     declared = [port.port for port in captured if port.protocol is not Protocol.AUTO]
     listener.listener_filters.append(http_inspector(disabled_on=declared))
-    timeout = ctx.get(mesh_config, None).protocol_detection_timeout
-    listener.listener_filters_timeout.FromTimedelta(timeout)
+    listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)
     listener.metadata.CopyFrom(metadata((port.source for port in captured), with_generation=False))
     refs = tuple(dict.fromkeys(port.source.ref for port in captured))
     return Resource(LDS, VIRTUAL_INBOUND, encode(listener), refs)
@@ -122,14 +131,15 @@ class BoundKey(NamedTuple):
 
 
 @query
-def bound_inbound(_ctx: Ctx, key: BoundKey) -> Resource:
+def bound_inbound(ctx: Ctx, key: BoundKey) -> Resource:
     """Build the listener of a port that a Sidecar binds (SC-07)."""
     port = key.port
     name = str(ListenerName(port.bind, port.port))
     listener = bound_listener(name, port.bind, port.port)
     listener.traffic_direction = base_pb2.INBOUND
     listener.continue_on_listener_filters_timeout = True
-    serving = _serving(port, Match(), accepts_http10=key.accepts_http10)
+    normalization = ctx.get(mesh_config, None).path_normalization.normalization
+    serving = _serving(port, Match(), HttpSettings(key.accepts_http10, normalization))
     listener.filter_chains.extend(_chains(serving, port.protocol))
     if port.protocol is Protocol.AUTO:
         listener.listener_filters.append(http_inspector())
@@ -137,7 +147,7 @@ def bound_inbound(_ctx: Ctx, key: BoundKey) -> Resource:
     return Resource(LDS, name, encode(listener), (port.source.ref,))
 
 
-def _serving(port: InboundPort, match: Match, *, accepts_http10: bool) -> Serving:
+def _serving(port: InboundPort, match: Match, http: HttpSettings) -> Serving:
     name = f"0.0.0.0_{port.port}"  # N-28: the same whatever the address family
     return Serving(
         cluster=str(InboundClusterName(port.port)),
@@ -145,7 +155,7 @@ def _serving(port: InboundPort, match: Match, *, accepts_http10: bool) -> Servin
         port=port,
         match=match,
         names=(name, name),
-        accepts_http10=accepts_http10,
+        http=http,
     )
 
 
@@ -164,13 +174,16 @@ def _http(serving: Serving) -> components_pb2.FilterChain:
 
 
 def _detected_http(serving: Serving) -> components_pb2.FilterChain:
-    plain = plaintext_http(accepts_http10=serving.accepts_http10)
+    plain = plaintext_http(accepts_http10=serving.http.accepts_http10)
     return _http_chain(serving, plain._replace(port=serving.match.port))
 
 
 def _http_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
     manager = inbound_connection(
-        serving.stat_prefix, _inline_routes(serving), accepts_http10=serving.accepts_http10
+        serving.stat_prefix,
+        _inline_routes(serving),
+        accepts_http10=serving.http.accepts_http10,
+        normalization=serving.http.normalization,
     )
     return filter_chain(
         match, http_filter(manager), name=serving.names[0], metadata=_described(serving)

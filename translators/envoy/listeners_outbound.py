@@ -5,6 +5,7 @@ from typing import NamedTuple
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
+from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import View
 from pilothouse.model.egress import allows_any
@@ -20,6 +21,8 @@ from pilothouse.model.names import (
 from pilothouse.model.proxies import InterceptionMode, Profile
 from pilothouse.model.resource import LDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope
+from pilothouse.translators.envoy.chain_overlaps import told_apart
+from pilothouse.translators.envoy.dynamic_dns import dynamic_sni_filter
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
     Match,
@@ -68,7 +71,7 @@ def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     if view.mode is not InterceptionMode.NONE:
         wildcards = (view.wildcard, *view.more_wildcards)
         key = CatchAllKey(view.scope, wildcards, view.mode is InterceptionMode.TPROXY)
-        found.append(ctx.get(virtual_outbound, key))
+        found.append(ctx.get_or_none(virtual_outbound, key))
     return ResourceLayer(each for each in found if each is not None)
 
 
@@ -82,9 +85,11 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     listener.continue_on_listener_filters_timeout = True
     listener.bind_to_port.value = plan.binds_port
     listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
-    chains = [_tcp_chain(chain) for chain in plan.tcp]
+    disjoint = told_apart(plan.tcp, ctx.report)
+    chains = [_tcp_chain(chain, plan.name.port) for chain in disjoint]
     if plan.route is not None:
-        chains.append(_http_chain(plan, key))
+        normalization = ctx.get(mesh_config, None).path_normalization.normalization
+        chains.append(_http_chain(plan, key, normalization))
     _add_chains(listener, chains, plan, passes_unknown=key.passes_unknown)
     if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
         listener.listener_filters.append(tls_inspector())
@@ -129,22 +134,32 @@ def _add_chains(
         )
 
 
-def _http_chain(plan: ListenerPlan, key: ListenerKey) -> components_pb2.FilterChain:
+def _http_chain(
+    plan: ListenerPlan, key: ListenerKey, normalization: PathNormalizationType
+) -> components_pb2.FilterChain:
     manager = outbound_connection(
-        str(plan.name), plan.route or "", key.profile, accepts_http10=key.accepts_http10
+        str(plan.name),
+        plan.route or "",
+        key.profile,
+        accepts_http10=key.accepts_http10,
+        normalization=normalization,
+        lookups=plan.lookups,
     )
     is_detected = plan.kind is Kind.AUTO
     match = plaintext_http(accepts_http10=key.accepts_http10) if is_detected else Match()
     return filter_chain(match, http_filter(manager))
 
 
-def _tcp_chain(chain: TcpChain) -> components_pb2.FilterChain:
+def _tcp_chain(chain: TcpChain, port: int) -> components_pb2.FilterChain:
     sources = (chain.source, chain.routed_by) if chain.routed_by else (chain.source,)
-    return filter_chain(
+    built = filter_chain(
         Match(cidrs=chain.cidrs, sni=chain.sni),
         tcp_filter(chain.stat_prefix, chain.clusters, chain.policy),
         metadata=metadata(sources, config=chain.routed_by, with_generation=False),
     )
+    if chain.lookup is not None:
+        built.filters.insert(0, dynamic_sni_filter(chain.lookup, port))
+    return built
 
 
 @query
