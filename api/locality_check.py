@@ -51,6 +51,14 @@ def check_zone_aware(
     setting: ZoneAwareLbSetting, path: str, *, has_ejection: bool
 ) -> Iterator[Problem]:
     """Yield problems of zone-aware settings."""
+    if setting.enabled is not False:
+        yield warning(
+            path,
+            "Regions are ranked, but zones are not balanced: for that Envoy must know the cluster "
+            "it is part of, which this version does not serve.",
+            "Use localityLbSetting to keep traffic within zones.",
+            "FieldNotTranslated",
+        )
     for index, label in enumerate(setting.failover_priority):
         if label in _WHERE:
             message = f"{label} is taken care of by zone-aware routing itself."

@@ -118,8 +118,8 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     ),
     rule.PortTrafficPolicy: _fields("port load_balancer connection_pool outlier_detection tls"),
     rule.LoadBalancer: _fields(
-        "simple consistent_hash warmup warmup_duration_secs",
-        not_yet="locality_lb_setting zone_aware_lb_setting",
+        "simple consistent_hash warmup warmup_duration_secs locality_lb_setting "
+        "zone_aware_lb_setting"
     ),
     rule.ConsistentHash: _fields(
         "http_header_name http_cookie use_source_ip http_query_parameter_name ring_hash maglev "
@@ -130,10 +130,10 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     rule.RingHash: _fields("minimum_ring_size"),
     rule.Maglev: _fields("table_size"),
     rule.Warmup: _fields("duration minimum_percent aggression"),
-    rule.LocalityLbSetting: _fields(not_yet="distribute failover failover_priority enabled"),
-    rule.LocalityDistribute: _fields(not_yet="from_ to"),
-    rule.LocalityFailover: _fields(not_yet="from_ to"),
-    rule.ZoneAwareLbSetting: _fields(not_yet="enabled failover failover_priority min_cluster_size"),
+    rule.LocalityLbSetting: _fields("distribute failover failover_priority enabled"),
+    rule.LocalityDistribute: _fields("from_ to"),
+    rule.LocalityFailover: _fields("from_ to"),
+    rule.ZoneAwareLbSetting: _fields("enabled failover failover_priority min_cluster_size"),
     rule.ConnectionPool: _fields("tcp http"),
     rule.TcpSettings: _fields(
         "max_connections connect_timeout tcp_keepalive max_connection_duration idle_timeout"
@@ -213,14 +213,13 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "default_destination_rule_export_to root_namespace dns_refresh_rate h2_upgrade_policy "
         "path_normalization default_http_retry_policy discovery_selectors default_config "
         "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
-        "default_traffic_policy",
+        "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings",
         elsewhere="config_sources certificates ca",
         not_yet="proxy_http_port hbone_idle_timeout ingress_class ingress_service "
         "ingress_controller_mode ingress_selector enable_tracing access_log_file "
         "access_log_format access_log_encoding enable_envoy_access_log_service "
         "disable_envoy_listener_log enable_auto_mtls ca_certificates "
-        "locality_lb_setting zone_aware_lb_setting service_settings service_scope_configs "
-        "enable_prometheus_merge extension_providers default_providers mesh_mtls "
+        "service_scope_configs enable_prometheus_merge extension_providers default_providers mesh_mtls "
         "service_entry_visibility",
         no_effect={
             "verify_certificate_at_client": "it is deprecated and Istio ignores it",
@@ -231,8 +230,8 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     mesh_config.PathNormalization: _fields("normalization"),
     mesh_config.MeshTls: _fields("min_protocol_version ecdh_curves cipher_suites"),
     mesh_config.DefaultTrafficPolicy: _fields("connection_pool outlier_detection"),
-    mesh_config.ServiceSettings: _fields(not_yet="settings hosts"),
-    mesh_config.ServiceSettingsFlags: _fields(not_yet="cluster_local"),
+    mesh_config.ServiceSettings: _fields("settings hosts"),
+    mesh_config.ServiceSettingsFlags: _fields("cluster_local"),
     mesh_config.ServiceScope: _fields(not_yet="namespace_selector services_selector scope"),
     mesh_config.ConfigSource: _fields(elsewhere="address tls_settings subscribed_resources"),
     mesh_config.DefaultProviders: _fields(not_yet="tracing metrics access_logging"),
@@ -244,8 +243,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     structs.LabelSelector: _fields("match_labels match_expressions"),
     structs.LabelRequirement: _fields("key operator values"),
     mesh_config.DefaultProxyConfig: _fields(
-        "interception_mode",
-        elsewhere="config_path binary_path service_cluster tracing_service_name drain_duration "
+        elsewhere="interception_mode config_path binary_path service_cluster tracing_service_name drain_duration "
         "discovery_address discovery_refresh_delay zipkin_address statsd_udp_address "
         "envoy_metrics_service_address proxy_admin_port availability_zone "
         "control_plane_auth_policy custom_config_file stat_name_length concurrency "
