@@ -12,6 +12,7 @@ from pilothouse.api.workload import (
 )
 
 _UNIX = "unix://"
+_MAX_SOCKET_BYTES = 107
 
 
 def check_entry(row: WorkloadEntry) -> Iterator[Problem]:
@@ -75,6 +76,9 @@ def check_endpoint(spec: WorkloadEntrySpec, path: str) -> Iterator[Problem]:
         socket = address.removeprefix(_UNIX)
         if not socket.startswith(("/", "@")) or socket.endswith("/"):
             yield Problem(at, f'"{socket}" is no absolute path of a socket.')
+        if len(socket.encode()) > _MAX_SOCKET_BYTES:
+            message = f"The socket's path has more than {_MAX_SOCKET_BYTES} bytes."
+            yield Problem(at, message, "Use a shorter path; the kernel takes no longer one.")
         if spec.ports:
             yield Problem(f"{path}.ports", "A Unix socket has no ports.", "Remove them.")
     elif not names.is_address(address):

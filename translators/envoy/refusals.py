@@ -7,7 +7,7 @@ Each function returns the first problem of one message; what is within it is loo
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import product
 from types import MappingProxyType
 from typing import Any, Final
@@ -31,6 +31,8 @@ MAX_PROGRAM_SIZE: Final = 32768
 """Of a regular expression; the bootstrap sets it (re2.max_program_size.error_level)."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Of a direct response; the route configuration sets it."""
+MAX_SOCKET_BYTES: Final = 107
+"""Of a path to a Unix socket, by the kernel."""
 _MAX_DURATION_SECONDS: Final = 9_223_372_036
 _BACKSLASH_DIGIT: Final = re2.compile(r"\\(.)")
 
@@ -164,9 +166,10 @@ def _listener(message: listener_pb2.Listener) -> Problem | None:
     seen: dict[tuple[Any, ...], int] = {}
     for index, chain in enumerate(message.filter_chains):
         for criteria in _criteria(chain.filter_chain_match):
-            other = seen.setdefault(criteria, index)
-            if other != index:
-                return Problem(f"filter_chains[{index}]", f"matches what [{other}] matches")
+            if criteria in seen:
+                text = f"matches what [{seen[criteria]}] matches"
+                return Problem(f"filter_chains[{index}]", text)
+            seen[criteria] = index
     return None
 
 
@@ -185,8 +188,16 @@ def _criteria(match: listener_components_pb2.FilterChainMatch) -> Iterator[tuple
     )
 
 
-def _ranges(ranges: Iterable[address_pb2.CidrRange]) -> list[tuple[str, int]]:
-    return [(each.address_prefix, each.prefix_len.value) for each in ranges] or [("", 0)]
+def _ranges(ranges: Iterable[address_pb2.CidrRange]) -> list[str]:
+    return [_network(each.address_prefix, each.prefix_len.value) for each in ranges] or [""]
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str, bits: int) -> str:
+    try:
+        return str(ip_network((address, bits), strict=False))
+    except ValueError:
+        return f"{address}/{bits}"  # told about where the range is looked at
 
 
 def _chain_match(message: listener_components_pb2.FilterChainMatch) -> Problem | None:
@@ -279,7 +290,8 @@ def _tls_parameters(message: common_pb2.TlsParameters) -> Problem | None:
 
 def _address_problem(address: address_pb2.Address) -> str:
     if not address.HasField("socket_address"):
-        return ""
+        is_long = len(address.pipe.path.encode()) > MAX_SOCKET_BYTES
+        return f"has a socket path of more than {MAX_SOCKET_BYTES} bytes" if is_long else ""
     text = address.socket_address.address
     if address.socket_address.resolver_name or _is_ip(text):
         return ""
