@@ -88,4 +88,5 @@ def workload_text(name: str, namespace: str, labels: Mapping[str, str]) -> str:
     canonical = next((labels[label] for label in NAME_LABELS if labels.get(label)), name)
     revision = next((labels[label] for label in REVISION_LABELS if labels.get(label)), "latest")
     revision = "" if revision == "latest" else revision
-    return f"{name};{namespace};{canonical};{revision};{LOCAL_CLUSTER}"
+    cluster = labels.get(CLUSTER_LABEL) or LOCAL_CLUSTER
+    return f"{name};{namespace};{canonical};{revision};{cluster}"
