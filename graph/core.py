@@ -184,6 +184,7 @@ class Graph:
         self._nodes: dict[Query[Any, Any], dict[Any, Node]] = {}
         self._dirty: dict[Node, None] = {}
         self._unused: dict[Node, int] = {}
+        self._asked: set[Node] = set()
         self._speaking: dict[Node, None] = {}
         self._failing: dict[Node, None] = {}
 
@@ -257,7 +258,8 @@ class Graph:
         """
         node = self.fresh(query, key)
         if not node.rdeps and not node.pins:
-            self._unused.setdefault(node, self.revision)
+            self._unused[node] = self.revision
+            self._asked.add(node)
         if node.error is not None:
             raise QueryFailed(f"{query.name} failed") from node.error
         return cast("V", node.value)
@@ -358,6 +360,7 @@ class Graph:
         node = self._nodes[query][key]
         node.pins -= 1
         if not node.pins:
+            self._asked.discard(node)
             self._dirty.pop(node, None)
             if not node.rdeps:
                 self._unused.setdefault(node, self.revision)
@@ -376,8 +379,24 @@ class Graph:
     # -- reading the graph itself -----------------------------------------------------------------
 
     def findings(self) -> tuple[Finding, ...]:
-        """Return what live nodes have reported, worst last, without repeats."""
-        return tuple(sorted({f for node in self._speaking for f in node.findings}))
+        """
+        Return what live nodes have reported, worst last, without repeats.
+
+        Live is what a root rests on: pinned, or asked for by `value` and not yet swept.
+        """
+        known: dict[Node, bool] = {}
+        speaking = (node for node in self._speaking if self._is_live(node, known))
+        return tuple(sorted({finding for node in speaking for finding in node.findings}))
+
+    def _is_live(self, node: Node, known: dict[Node, bool]) -> bool:
+        found = known.get(node)
+        if found is None:
+            found = known[node] = (
+                bool(node.pins)
+                or node in self._asked
+                or any(self._is_live(each, known) for each in node.rdeps)
+            )
+        return found
 
     def failing(self) -> Iterator[Node]:
         """Yield the nodes whose last run raised; they hold their last good value, if any."""
@@ -400,6 +419,7 @@ class Graph:
         while ready:
             node = ready.pop()
             self._unused.pop(node, None)
+            self._asked.discard(node)
             if node.rdeps or node.pins:
                 continue
             if node.query is None:
