@@ -243,9 +243,9 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     structs.LabelSelector: _fields("match_labels match_expressions"),
     structs.LabelRequirement: _fields("key operator values"),
     mesh_config.DefaultProxyConfig: _fields(
-        elsewhere="interception_mode config_path binary_path service_cluster tracing_service_name drain_duration "
-        "discovery_address discovery_refresh_delay zipkin_address statsd_udp_address "
-        "envoy_metrics_service_address proxy_admin_port availability_zone "
+        elsewhere="interception_mode config_path binary_path service_cluster "
+        "tracing_service_name drain_duration discovery_address discovery_refresh_delay "
+        "zipkin_address statsd_udp_address envoy_metrics_service_address proxy_admin_port availability_zone "
         "control_plane_auth_policy custom_config_file stat_name_length concurrency "
         "proxy_bootstrap_template_path sds envoy_metrics_service proxy_metadata runtime_values "
         "status_port extra_stat_tags termination_drain_duration mesh_id readiness_probe "

@@ -52,6 +52,7 @@ class Routing:
     has_http: bool
     has_connections: bool
     is_certain: bool
+    is_for_sidecars_only: bool
 
     @property
     def key(self) -> ObjectKey:
@@ -104,6 +105,7 @@ def routing(ctx: Ctx, key: ObjectKey) -> Routing | None:
         has_http=bool(rules),
         has_connections=bool(row.spec.tls or row.spec.tcp),
         is_certain=any(_is_certain(rule.http) for rule in rules),
+        is_for_sidecars_only=set(row.spec.gateways) <= {MESH_GATEWAY},
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pilothouse._pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.domains import service_domains
 from pilothouse.model.egress import allows_any
@@ -35,7 +36,8 @@ from pilothouse.model.routing import (
 )
 from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
 from pilothouse.model.service_addresses import service_addresses
-from pilothouse.model.services import Resolution, Service
+from pilothouse.model.services import Registry, Resolution, Service, ServiceKey
+from pilothouse.model.unserved_hosts import unserved_hosts
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.route_actions import disable_timeout
 from pilothouse.translators.envoy.virtual_hosts import VirtualHostKey, virtual_host
@@ -144,7 +146,7 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
         return (keys[0]._replace(domains=(ANY_DOMAIN,)),)
     keys.extend(_unregistered(ctx, at, keys))
     keys.sort(key=lambda key: not key.virtual_services)
-    return tuple(sorted(_without_repeats(keys), key=lambda key: str(key.name)))
+    return tuple(sorted(_without_repeats(ctx, keys), key=lambda key: str(key.name)))
 
 
 def _listener(ctx: Ctx, scope: Scope, name: RouteName) -> EgressListener | None:
@@ -196,6 +198,7 @@ def _unregistered(ctx: Ctx, at: _Listener, served: list[VirtualHostKey]) -> list
     found = (ctx.get(routing, each) for each in used)
     hosts = dict.fromkeys(host for each in found if each for host in each.hosts)
     if at.port == PLAIN_HTTP_PORT:
+        ctx.get(unserved_hosts, None)
         hosts.update(dict.fromkeys(ctx.get(routed_hosts, at.clients)))
     keys = []
     for host in sorted(hosts):
@@ -219,10 +222,10 @@ def _unregistered(ctx: Ctx, at: _Listener, served: list[VirtualHostKey]) -> list
     return keys
 
 
-def _without_repeats(keys: list[VirtualHostKey]) -> list[VirtualHostKey]:
+def _without_repeats(ctx: Ctx, keys: list[VirtualHostKey]) -> list[VirtualHostKey]:
     # Envoy refuses a whole route configuration for one repeated domain.
     full_names = {key.name.host.lower() for key in keys}
-    taken: set[str] = set()
+    taken: dict[str, VirtualHostKey] = {}
     kept = []
     for key in keys:
         domains = []
@@ -230,8 +233,22 @@ def _without_repeats(keys: list[VirtualHostKey]) -> list[VirtualHostKey]:
             folded = domain.lower()
             is_anothers = folded != key.name.host.lower() and folded in full_names
             if folded not in taken and not is_anothers:
-                taken.add(folded)
+                taken[folded] = key
                 domains.append(domain)
+            elif key.service is not None:
+                ctx.report(_repeated(key.service, domain, taken.get(folded)))
         if domains:
             kept.append(key._replace(domains=tuple(domains)))
     return kept
+
+
+def _repeated(loser: ServiceKey, domain: str, winner: VirtualHostKey | None) -> Finding:
+    kind = "Service" if loser.registry == Registry.KUBERNETES else "ServiceEntry"
+    first = winner.name.host if winner else domain
+    return Finding(
+        Severity.INFO,
+        "DomainTaken",
+        ConfigRef(kind, loser.namespace, loser.name),
+        f"Requests for {domain} go to {first}, which has the name first, and not to {loser.host}.",
+        "Give one of the two another name or address.",
+    )

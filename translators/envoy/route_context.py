@@ -32,7 +32,7 @@ class RouteContext:
     For whom and where routes are built.
 
     `listener_port` is the port requests arrive on; `gateway` is "mesh" for a sidecar, else the
-    ``namespace/name`` of a Gateway. `metadata` turns a rule into the metadata of routes made from it.
+    ``namespace/name`` of a Gateway. `metadata` gives the metadata of routes made from a rule.
     """
 
     listener_port: int
