@@ -203,11 +203,15 @@ def merged_rule(ctx: Ctx, key: RuleKey) -> MergedRule | None:
         and resolve_short_name(row.spec.host, key.namespace, suffix) == key.host
         and selector_of(row) == key.selector
     ]
-    start = next((at for at, row in enumerate(same) if row.meta.name == key.oldest), None)
-    if start is None:
+    oldest = next((row for row in same if row.meta.name == key.oldest), None)
+    if oldest is None:
         return None
-    oldest = same[start]
-    rows = (oldest, *(row for row in same[start + 1 :] if joins(row, oldest)))
+    mesh = ctx.get(mesh_config, None)
+    default = mesh.default_destination_rule_export_to
+    if key.namespace == mesh.root_namespace and is_private(oldest, default):
+        same = [row for row in same if is_private(row, default)]  # as its own clients see them
+    later = [row for row in same if row.meta.age_order > oldest.meta.age_order]
+    rows = (oldest, *(row for row in later if joins(row, oldest)))
     subsets: dict[str, Subset] = {}
     places: dict[str, Source] = {}
     decides: DestinationRule | None = None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.graph.core import Graph
@@ -117,6 +117,7 @@ def rules(draw: st.DrawFn) -> list[Rule]:
     ]
 
 
+@settings(max_examples=400, deadline=None)
 @given(rules())
 def test_clients_obey_what_the_rules_of_merging_say(drawn: list[Rule]) -> None:
     """
