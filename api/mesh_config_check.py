@@ -49,6 +49,14 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         yield from check_zone_aware(
             config.zone_aware_lb_setting, "zoneAwareLbSetting", has_ejection=True
         )
+    if config.outbound_traffic_policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
+        yield warning(
+            "outboundTrafficPolicy.mode",
+            "Hosts nobody declared are not looked up in this version: connections to them go where "
+            "the client sent them, as with ALLOW_ANY.",
+            "Declare a ServiceEntry with resolution DYNAMIC_DNS for the domains you need.",
+            "FieldNotTranslated",
+        )
     if config.outbound_traffic_policy.tls is not None:
         yield from check_client_tls(config.outbound_traffic_policy.tls, "outboundTrafficPolicy.tls")
     if config.tcp_keepalive is not None:

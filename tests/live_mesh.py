@@ -206,7 +206,12 @@ class LiveMesh:
         await self._stack.aclose()
 
     async def add(
-        self, name: str, address: str, labels: Mapping[str, str], tls: ssl.SSLContext
+        self,
+        name: str,
+        address: str,
+        labels: Mapping[str, str],
+        tls: ssl.SSLContext,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Start a workload and wait until its Envoy is ready."""
         namespace = await asyncio.to_thread(self._namespaces.add, name, address)
@@ -214,7 +219,13 @@ class LiveMesh:
         program = Program(name, tls)
         await program.start(namespace)
         config = bootstrap(
-            Workload(name=name, namespace="default", addresses=(address,), labels=labels),
+            Workload(
+                name=name,
+                namespace="default",
+                addresses=(address,),
+                labels=labels,
+                metadata=metadata or {},
+            ),
             control_plane=PipeAddress(path=f"{self.folder}/xds"),
             admin=PipeAddress(path=f"{self.folder}/{name}/admin"),
             delta=self.delta,

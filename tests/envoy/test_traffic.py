@@ -5,20 +5,14 @@ One mesh per dialect serves all tests; each writes the one file of config that i
 """
 
 import asyncio
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import isolation
 import pytest
 import pytest_asyncio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from live_mesh import HTTP_PORT, LiveMesh, Reply, eventually
+from self_signed import self_signed
 
 pytestmark = [
     pytest.mark.envoy,
@@ -500,32 +494,3 @@ async def test_no_request_is_lost_while_routes_and_clusters_change(mesh: LiveMes
     found = sum(await asyncio.gather(*loads), Counter())
     assert found.keys() <= {"web-v1", "web-v2"}, found
     assert found.total() > 100
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return a server context with a certificate for the example hosts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "example")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "server.pem"
-    pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context

@@ -69,7 +69,7 @@ def graph_of(*rows: ServiceEntry) -> Graph:
 def neighbours(count: int) -> list[int]:
     """Return numbers of entries that all fall into one block."""
     wanted = block_of(preferred_slot(ObjectKey("default", "e0"), "h0.example"))
-    found = []
+    found: list[int] = []
     number = 0
     while len(found) < count:
         slot = preferred_slot(ObjectKey("default", f"e{number}"), f"h{number}.example")

@@ -43,6 +43,7 @@ from pilothouse.translators.envoy.cluster_policy import (
     is_passthrough,
 )
 from pilothouse.translators.envoy.clusters_dns import DnsLookup, apply_dns, lookup_families
+from pilothouse.translators.envoy.dynamic_dns import DynamicHost, apply_dynamic_discovery
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.endpoints import labels_of_subset
 from pilothouse.translators.envoy.http_options import HttpUpstream, apply_http_options
@@ -109,6 +110,8 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
     asked = RuleQuestion(view.scope.namespace, view.labels, owner.host, owner.namespace)
     key = governing_rule(ctx, asked)
     subsets = ctx.get(subset_names, key) if key else ()
+    if owner.resolution is Resolution.DYNAMIC_DNS:
+        subsets = ()  # Envoy's forward proxy has no endpoints to choose from (CL-08)
     for port in owner.ports:
         if port.protocol is Protocol.UDP:
             continue
@@ -205,6 +208,12 @@ def _apply_discovery(
     policy: Policy,
 ) -> bool:
     name = ClusterName(key.port, key.subset, owner.host)
+    if owner.resolution is Resolution.DYNAMIC_DNS:
+        names = _certificate_names(ctx, owner, policy)
+        checks_names = all(automatic_names(policy.tls, port.protocol, names))
+        host = DynamicHost(owner.host, key.ipv4, key.ipv6)
+        apply_dynamic_discovery(cluster, host, checks_names=checks_names)
+        return True
     if owner.resolution is Resolution.ORIGINAL_DESTINATION or is_passthrough(policy):
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED

@@ -9,22 +9,27 @@ changes, which an edit of an HTTP route or of a hidden peer never does.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from pilothouse.api.meta import ObjectKey, ObjectMeta
-from pilothouse.api.names import is_address
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
-from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.inputs import SIDECARS
 from pilothouse.model.names import ListenerName, RouteName
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode
 from pilothouse.model.scopes import EgressListener, egress_listeners
-from pilothouse.model.service_addresses import service_addresses
 from pilothouse.model.services import Port, Resolution, Service
+from pilothouse.translators.envoy.dynamic_dns import DynamicHost
+from pilothouse.translators.envoy.listener_places import (
+    Place,
+    binds_ports,
+    default_bind,
+    places_of,
+    shared_place,
+)
 from pilothouse.translators.envoy.tcp_routes import TcpChain, TcpQuestion, tcp_chains
 
 RESERVED_PORTS: Final = frozenset({15001, 15006, 15020, 15021, 15053, 15090})
@@ -48,9 +53,9 @@ class ListenerPlan:
     One outbound listener.
 
     `route` names the route configuration of its HTTP chain (None: no HTTP). `kind` AUTO means that
-    HTTP must be told from other traffic. `more_binds` are addresses beside the name's. `source` is
-    who opened it; a shared HTTP listener names no single service, since another's coming or going
-    must not drain it.
+    HTTP must be told from other traffic. `more_binds` are addresses beside the name's. `lookups`
+    are hosts whose names its HTTP chain looks up. `source` is who opened it; a shared HTTP listener
+    names no single service, since another's coming or going must not drain it.
     """
 
     name: ListenerName
@@ -63,20 +68,7 @@ class ListenerPlan:
     is_locked: bool = False
     protocol: Protocol = Protocol.AUTO
     more_binds: tuple[str, ...] = ()
-
-
-class Place(NamedTuple):
-    """
-    Where an opaque port listens.
-
-    `is_own` and `ranges` are as in `TcpQuestion`: no other service has this address; connections
-    to other destinations than these ranges are not for the service.
-    """
-
-    bind: str
-    more_binds: tuple[str, ...] = ()
-    is_own: bool = False
-    ranges: tuple[str, ...] = ()
+    lookups: tuple[DynamicHost, ...] = ()
 
 
 @query
@@ -123,7 +115,7 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
     tcp: dict[object, TcpChain] = {}
     if not protocol.is_http:
         for service in listener.services:
-            for chain in _chains(ctx, view, service, number, _shared_place(view, service, bind)):
+            for chain in _chains(ctx, view, service, number, shared_place(view, service, bind)):
                 tcp.setdefault(chain.match_key, chain)
     if protocol.is_http:
         kind = Kind.AUTO if is_wildcard else Kind.HTTP
@@ -140,6 +132,7 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
         is_locked=True,
         protocol=protocol,
         more_binds=() if listener.bind else view.more_localhosts if binds else view.more_wildcards,
+        lookups=tuple(host for service in listener.services for host in _lookups(view, service)),
     )
 
 
@@ -149,7 +142,10 @@ def _chains(
     asked = TcpQuestion(
         view.scope, view.labels, service.key, port, view.domain_suffix, place.is_own, place.ranges
     )
-    return ctx.get(tcp_chains, asked)
+    chains = ctx.get(tcp_chains, asked)
+    for host in _lookups(view, service):
+        return tuple(replace(chain, lookup=host) for chain in chains)
+    return chains
 
 
 def _claims(ctx: Ctx, view: View, service: Service) -> Iterator[ListenerPlan]:
@@ -159,7 +155,7 @@ def _claims(ctx: Ctx, view: View, service: Service) -> Iterator[ListenerPlan]:
         if port.protocol is Protocol.UDP:
             continue
         if port.protocol.is_http:
-            claims: Iterable[ListenerPlan] = (_http_claim(view, port),)
+            claims: Iterable[ListenerPlan] = (_http_claim(view, service, port),)
         else:
             claims = _opaque_claims(ctx, view, service, port)
         for claim in claims:
@@ -171,26 +167,25 @@ def _claims(ctx: Ctx, view: View, service: Service) -> Iterator[ListenerPlan]:
                 yield claim
 
 
-def _binds(view: View) -> bool:
-    return view.mode is InterceptionMode.NONE
-
-
-def _default_bind(view: View) -> str:
-    return view.localhost if _binds(view) else view.wildcard
-
-
-def _http_claim(view: View, port: Port) -> ListenerPlan:
-    is_wildcard = not _binds(view)
+def _http_claim(view: View, service: Service, port: Port) -> ListenerPlan:
+    is_wildcard = not binds_ports(view)
     return ListenerPlan(
-        name=ListenerName(_default_bind(view), port.number),
+        name=ListenerName(default_bind(view), port.number),
         kind=Kind.AUTO if is_wildcard else Kind.HTTP,
         is_wildcard=is_wildcard,
-        binds_port=_binds(view),
+        binds_port=binds_ports(view),
         source=shared_source(port.number),
         route=str(RouteName(port.number)),
         protocol=Protocol.HTTP,
         more_binds=view.more_wildcards if is_wildcard else view.more_localhosts,
+        lookups=_lookups(view, service),
     )
+
+
+def _lookups(view: View, service: Service) -> tuple[DynamicHost, ...]:
+    if service.resolution is not Resolution.DYNAMIC_DNS:
+        return ()
+    return (DynamicHost(service.host, view.ipv4, view.ipv6),)
 
 
 def shared_source(port: int) -> Source:
@@ -200,57 +195,20 @@ def shared_source(port: int) -> Source:
 
 def _opaque_claims(ctx: Ctx, view: View, service: Service, port: Port) -> Iterator[ListenerPlan]:
     is_auto = port.protocol is Protocol.AUTO
-    for place in _places(ctx, view, service, port):
-        is_shared = place.bind == _default_bind(view)
+    for place in places_of(ctx, view, service, port):
+        is_shared = place.bind == default_bind(view)
         route = RouteName(port.number, "" if is_shared else service.host)
         yield ListenerPlan(
             name=ListenerName(place.bind, port.number),
             kind=Kind.AUTO if is_auto else Kind.TCP,
-            is_wildcard=is_shared and not _binds(view),
-            binds_port=_binds(view),
+            is_wildcard=is_shared and not binds_ports(view),
+            binds_port=binds_ports(view),
             source=service.source.at(f"spec.ports[port={port.number}]"),
             route=str(route) if is_auto else None,
             tcp=_chains(ctx, view, service, port.number, place),
             protocol=port.protocol,
             more_binds=place.more_binds,
         )
-
-
-def _places(ctx: Ctx, view: View, service: Service, port: Port) -> Iterator[Place]:
-    if _binds(view):
-        yield _shared_place(view, service, view.localhost)._replace(more_binds=view.more_localhosts)
-        return
-    if service.is_headless:
-        found = ctx.get(endpoints, EndpointsKey(service.key, port.number))
-        ips = {each.address for each in found if is_address(each.address)} - set(view.own_ips)
-        for ip in sorted(ips):
-            if _is_family(view, ip):
-                yield Place(ip, is_own=True)
-        return
-    addresses = service_addresses(ctx, service, dns_capture=view.dns_capture)
-    usable = [address for address in addresses if _is_family(view, address)]
-    hosts = tuple(address for address in usable if "/" not in address)
-    ranges = tuple(address for address in usable if "/" in address)
-    is_found = not service.vips  # not written by the user
-    if hosts and (is_found or service.is_kubernetes):
-        # The addresses of a cluster IP, or those found for a host, are one listener (3.15).
-        yield Place(hosts[0], hosts[1:], is_own=True)
-        return
-    for host in hosts:
-        yield Place(host, is_own=True)
-    if ranges or is_found:
-        yield Place(view.wildcard, view.more_wildcards, ranges=ranges)
-
-
-def _shared_place(view: View, service: Service, bind: str) -> Place:
-    # Where all services share an address, one with an address elsewhere needs no SNI (LS-07).
-    ranges = tuple(vip for vip in service.vips if "/" in vip)
-    is_own = service.is_headless or (bool(service.vips) and not ranges)
-    return Place(bind, is_own=is_own, ranges=ranges if bind == view.wildcard else ())
-
-
-def _is_family(view: View, address: str) -> bool:
-    return view.ipv6 if ":" in address else view.ipv4
 
 
 def _merge(ctx: Ctx, plans: dict[ListenerName, ListenerPlan], claim: ListenerPlan) -> None:
@@ -268,11 +226,13 @@ def _merge(ctx: Ctx, plans: dict[ListenerName, ListenerPlan], claim: ListenerPla
 
 def _merged(ctx: Ctx, stored: ListenerPlan, claim: ListenerPlan) -> ListenerPlan:
     if claim.kind is Kind.HTTP or (claim.route is not None and not claim.tcp):
+        lookups = (*stored.lookups, *claim.lookups)
         if stored.route is not None:
-            return stored  # the service appears through its route configuration only
-        return replace(stored, kind=Kind.AUTO, route=claim.route)
+            # The service appears through its route configuration only.
+            return replace(stored, lookups=lookups) if claim.lookups else stored
+        return replace(stored, kind=Kind.AUTO, route=claim.route, lookups=lookups)
     if claim.kind is Kind.AUTO and stored.kind is Kind.HTTP:
-        return claim
+        return replace(claim, lookups=stored.lookups)
     chains = {chain.match_key: chain for chain in stored.tcp}
     for chain in claim.tcp:
         first = chains.setdefault(chain.match_key, chain)
