@@ -219,8 +219,8 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "ingress_controller_mode ingress_selector enable_tracing access_log_file "
         "access_log_format access_log_encoding enable_envoy_access_log_service "
         "disable_envoy_listener_log enable_auto_mtls ca_certificates "
-        "service_scope_configs enable_prometheus_merge extension_providers default_providers mesh_mtls "
-        "service_entry_visibility",
+        "service_scope_configs enable_prometheus_merge extension_providers default_providers "
+        "mesh_mtls service_entry_visibility",
         no_effect={
             "verify_certificate_at_client": "it is deprecated and Istio ignores it",
         },
@@ -245,9 +245,9 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     mesh_config.DefaultProxyConfig: _fields(
         elsewhere="interception_mode config_path binary_path service_cluster "
         "tracing_service_name drain_duration discovery_address discovery_refresh_delay "
-        "zipkin_address statsd_udp_address envoy_metrics_service_address proxy_admin_port availability_zone "
-        "control_plane_auth_policy custom_config_file stat_name_length concurrency "
-        "proxy_bootstrap_template_path sds envoy_metrics_service proxy_metadata runtime_values "
+        "zipkin_address statsd_udp_address envoy_metrics_service_address proxy_admin_port "
+        "availability_zone control_plane_auth_policy custom_config_file stat_name_length "
+        "concurrency proxy_bootstrap_template_path sds envoy_metrics_service proxy_metadata runtime_values "
         "status_port extra_stat_tags termination_drain_duration mesh_id readiness_probe "
         "proxy_stats_matcher hold_application_until_proxy_starts ca_certificates_pem image "
         "file_flush_interval file_flush_min_size_kb stats_compression",
