@@ -22,7 +22,7 @@ from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Graph
 from pilothouse.graph.explain import mismatches
 from pilothouse.model.inputs import TABLES
-from pilothouse.model.proxies import InterceptionMode, NodeType, Proxy
+from pilothouse.model.proxies import InterceptionMode, Locality, NodeType, Proxy
 from pilothouse.model.resource import EDS, RDS, Resource
 from pilothouse.translators.envoy import roots
 
@@ -52,11 +52,12 @@ PROXIES = (
     Proxy(
         id="clerk", type=NodeType.SIDECAR, ips=("10.1.0.3",), name="clerk", namespace="office",
         domain="office.svc.cluster.local", labels=(("app", "client"),),
-        interception_mode=InterceptionMode.NONE,
+        interception_mode=InterceptionMode.NONE, locality=Locality(region="eu", zone="z"),
+        node_name="a",
     ),
 )  # fmt: skip
 
-edits = st.tuples(st.integers(0, len(ROWS) - 1), st.none() | st.integers(0, 3))
+edits = st.tuples(st.integers(0, len(ROWS) - 1), st.none() | st.integers(0, 4))
 commits = st.lists(edits, min_size=1, max_size=14)
 scripts = st.lists(commits, min_size=1, max_size=8)
 
