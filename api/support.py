@@ -247,10 +247,10 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "tracing_service_name drain_duration discovery_address discovery_refresh_delay "
         "zipkin_address statsd_udp_address envoy_metrics_service_address proxy_admin_port "
         "availability_zone control_plane_auth_policy custom_config_file stat_name_length "
-        "concurrency proxy_bootstrap_template_path sds envoy_metrics_service proxy_metadata runtime_values "
-        "status_port extra_stat_tags termination_drain_duration mesh_id readiness_probe "
-        "proxy_stats_matcher hold_application_until_proxy_starts ca_certificates_pem image "
-        "file_flush_interval file_flush_min_size_kb stats_compression",
+        "concurrency proxy_bootstrap_template_path sds envoy_metrics_service proxy_metadata "
+        "runtime_values status_port extra_stat_tags termination_drain_duration mesh_id "
+        "readiness_probe proxy_stats_matcher hold_application_until_proxy_starts "
+        "ca_certificates_pem image file_flush_interval file_flush_min_size_kb stats_compression",
         not_yet="tracing envoy_access_log_service gateway_topology private_key_provider "
         "proxy_headers connection_settings",
     ),

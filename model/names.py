@@ -114,10 +114,15 @@ class RouteName(NamedTuple):
     port: int
     host: str = ""
 
+    @property
+    def pipe(self) -> str:
+        """The Unix path, empty for the others."""
+        return self.host if self.host.startswith("/") else ""
+
     def __str__(self) -> str:
         """Format the name."""
-        if self.host.startswith("/"):
-            return self.host
+        if self.pipe:
+            return self.pipe
         return f"{self.host}:{self.port}" if self.host else str(self.port)
 
     @staticmethod

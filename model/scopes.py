@@ -23,6 +23,7 @@ from pilothouse.model.visibility import EVERYWHERE, is_discovered, is_exported
 
 EXPLICIT_PROXY = "HTTP_PROXY"
 """Protocol of an egress listener that serves every port, for clients that name host and port."""
+UNIX = "unix://"
 
 
 class Scope(NamedTuple):
@@ -44,9 +45,10 @@ class EgressListener:
     """
     Services a scope may call through one egress listener.
 
-    `port` None is the catch-all. `bind` "" is the default; `is_captured` False means that the
-    listener binds to its port itself. A listener with a port has services with that port only,
-    unless it `is_explicit_proxy`.
+    `port` None is the catch-all. `bind` "" is the default; a path is a Unix socket, whose `port` is
+    0. `is_captured` False means that the listener binds to its port itself. A listener with a port
+    has services with that port only, unless it `has_all_ports`: an explicit proxy or a Unix socket,
+    where clients name host and port.
     """
 
     services: tuple[Service, ...]
@@ -55,7 +57,7 @@ class EgressListener:
     protocol: Protocol = Protocol.AUTO
     bind: str = ""
     is_captured: bool = True
-    is_explicit_proxy: bool = False
+    has_all_ports: bool = False
     path: str = ""
 
 
@@ -153,18 +155,35 @@ def _egress_listener(
     )
     chosen = _one_per_host(tuple(imported), namespace)
     port = listener.port
-    is_explicit_proxy = port is not None and port.protocol.upper() == EXPLICIT_PROXY
-    if port is not None and port.number and not is_explicit_proxy:
+    bind = listener.bind.removeprefix(UNIX)
+    is_pipe = bind != listener.bind
+    has_all_ports = _has_all_ports(listener)
+    if port is not None and not has_all_ports:
         chosen = tuple(_with_ports(chosen, (port.number,)))
     return EgressListener(
         services=chosen,
         imports=imports,
-        port=port.number if port else None,
+        port=0 if is_pipe else port.number if port else None,
         protocol=_protocol(port),
-        bind=listener.bind,
+        bind=bind,
         is_captured=listener.capture_mode != "NONE",
-        is_explicit_proxy=is_explicit_proxy,
+        has_all_ports=has_all_ports,
         path=path,
+    )
+
+
+def _has_all_ports(listener: SidecarEgress) -> bool:
+    is_proxy = listener.port is not None and listener.port.protocol.upper() == EXPLICIT_PROXY
+    return is_proxy or listener.bind.startswith(UNIX)
+
+
+def clients_name_ports(ctx: Ctx, scope: Scope, port: int, bind: str) -> bool:
+    """Tell whether requests on a port, or on a Unix socket, may be for services on any port."""
+    row = ctx.row(SIDECARS, scope.sidecar) if scope.sidecar else None
+    return any(
+        _has_all_ports(each)
+        and (each.bind == f"{UNIX}{bind}" if bind else bool(each.port and each.port.number == port))
+        for each in (row.spec.egress if row else ())
     )
 
 
@@ -229,7 +248,7 @@ def _needed(ctx: Ctx, scope: Scope, listener: EgressListener) -> Iterator[Servic
     if not wanted:
         return
     visible = {each.host: each for each in ctx.get(visible_services, scope.namespace)}
-    only = (listener.port,) if listener.port and not listener.is_explicit_proxy else ()
+    only = (listener.port,) if listener.port and not listener.has_all_ports else ()
     for host, ports in wanted.items():
         found = visible.get(host)
         if found is not None:

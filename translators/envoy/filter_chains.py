@@ -97,7 +97,9 @@ def tcp_filter(
 
 
 def socket_address(address: str, port: int) -> address_pb2.Address:
-    """Build an address from an IP and port."""
+    """Build an address from an IP and port, or from the path of a Unix socket."""
+    if address.startswith("/"):
+        return address_pb2.Address(pipe=address_pb2.Pipe(path=address))
     return address_pb2.Address(
         socket_address=address_pb2.SocketAddress(address=address, port_value=port)
     )

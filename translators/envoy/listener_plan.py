@@ -16,7 +16,7 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.inputs import SIDECARS
-from pilothouse.model.names import ListenerName, RouteName
+from pilothouse.model.names import ClusterName, ListenerName, RouteName
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode
@@ -104,13 +104,17 @@ def _without_repeats(plans: Iterable[ListenerPlan]) -> Iterator[ListenerPlan]:
 def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[ListenerPlan]:
     # A port the user opened by hand is locked: the catch-all adds nothing to it (3.7).
     number = listener.port or 0
-    binds = not listener.is_captured or view.mode is InterceptionMode.NONE
+    is_pipe = listener.bind.startswith("/")
+    binds = is_pipe or not listener.is_captured or view.mode is InterceptionMode.NONE
     bind = listener.bind or (view.localhost if binds else view.wildcard)
     row = ctx.row(SIDECARS, view.scope.sidecar or ObjectKey("", ""))
-    if row is None or bind.startswith("/"):
-        return  # Unix binds are reported as not translated where the Sidecar is read
+    if row is None:
+        return
     protocol = listener.protocol
     source = Source.of(row.meta, listener.path)
+    if is_pipe and not protocol.is_http:
+        ctx.report(_opaque_pipe(source))
+        return
     is_wildcard = bind == view.wildcard and not binds
     tcp: dict[object, TcpChain] = {}
     if not protocol.is_http:
@@ -127,12 +131,22 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
         is_wildcard=is_wildcard,
         binds_port=binds,
         source=source,
-        route=None if kind is Kind.TCP else str(RouteName(number)),
+        route=None if kind is Kind.TCP else str(RouteName(number, bind if is_pipe else "")),
         tcp=tuple(tcp.values()),
         is_locked=True,
         protocol=protocol,
         more_binds=() if listener.bind else view.more_localhosts if binds else view.more_wildcards,
         lookups=tuple(host for service in listener.services for host in _lookups(view, service)),
+    )
+
+
+def _opaque_pipe(source: Source) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "FieldNotTranslated",
+        source.at(f"{source.ref.path}.bind").ref,
+        "A Unix socket tells only HTTP requests apart; no listener is made.",
+        "Declare the protocol HTTP, or bind to an IP address and port.",
     )
 
 
@@ -144,7 +158,12 @@ def _chains(
     )
     chains = ctx.get(tcp_chains, asked)
     for host in _lookups(view, service):
-        return tuple(replace(chain, lookup=host) for chain in chains)
+        # A rule may lead somewhere else, where nothing is to be looked up.
+        own = str(ClusterName(port, "", service.host))
+        chains = tuple(
+            replace(chain, lookup=host) if own in (each.cluster for each in chain.clusters) else chain
+            for chain in chains
+        )
     return chains
 
 

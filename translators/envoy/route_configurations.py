@@ -34,7 +34,7 @@ from pilothouse.model.routing import (
     routing,
     virtual_service,
 )
-from pilothouse.model.scopes import EgressListener, Scope, egress_listeners
+from pilothouse.model.scopes import EgressListener, Scope, clients_name_ports, egress_listeners
 from pilothouse.model.service_addresses import service_addresses
 from pilothouse.model.services import Registry, Resolution, Service, ServiceKey
 from pilothouse.model.unserved_hosts import unserved_hosts
@@ -75,7 +75,9 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     keys = ctx.get(virtual_host_plan, asked)
     if keys is None:
         return None
-    parts = [encode(_header(asked.name))]
+    scope, name = asked.view.scope, RouteName.parse(asked.name)
+    names_ports = clients_name_ports(ctx, scope, name.port, name.pipe)
+    parts = [encode(_header(asked.name, ignores_port=not names_ports))]
     services: dict[ObjectKey, None] = {}
     for key in keys:
         encoded = ctx.get_or_none(virtual_host, key)
@@ -88,8 +90,8 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     return Resource(RDS, asked.name, b"".join(parts), tuple(row.meta.ref() for row in rows if row))
 
 
-def _header(name: str) -> route_pb2.RouteConfiguration:
-    header = route_pb2.RouteConfiguration(name=name, ignore_port_in_host_matching=True)
+def _header(name: str, *, ignores_port: bool) -> route_pb2.RouteConfiguration:
+    header = route_pb2.RouteConfiguration(name=name, ignore_port_in_host_matching=ignores_port)
     header.validate_clusters.SetInParent()
     header.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
     return header
@@ -124,15 +126,16 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
     listener = _listener(ctx, asked.view.scope, name)
     if listener is None:
         return None
+    is_one = bool(name.host) and not listener.has_all_ports
     served = [
-        service
+        (service, port.number)
         for service in listener.services
-        if service.resolution is not Resolution.ALIAS
-        and (port := service.port(name.port)) is not None
+        if service.resolution is not Resolution.ALIAS and (not is_one or service.host == name.host)
+        for port in service.ports
+        if (port.number == name.port or listener.has_all_ports)
         and (port.protocol.is_http or port.protocol is Protocol.AUTO)
-        and name.host in ("", service.host)
     ]
-    if name.host and not served:
+    if is_one and not served:
         return None
     aliases: dict[str, list[str]] = {}
     for service in listener.services:
@@ -140,19 +143,31 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
             aliases.setdefault(service.alias_of, []).append(service.host)
     at = _Listener(asked.view, Clients(asked.view.scope.namespace, listener.imports), name.port)
     keys = [
-        _service_key(ctx, at, service, tuple(aliases.get(service.host, ()))) for service in served
+        _service_key(ctx, at._replace(port=port), service, tuple(aliases.get(service.host, ())))
+        for service, port in served
     ]
-    if name.host:
+    if is_one:
         return (keys[0]._replace(domains=(ANY_DOMAIN,)),)
-    keys.extend(_unregistered(ctx, at, keys))
+    if listener.has_all_ports:
+        keys = [key._replace(domains=_with_port(key)) for key in keys]
+    else:
+        keys.extend(_unregistered(ctx, at, keys))
     keys.sort(key=lambda key: not key.virtual_services)
     return tuple(sorted(_without_repeats(ctx, keys), key=lambda key: str(key.name)))
 
 
 def _listener(ctx: Ctx, scope: Scope, name: RouteName) -> EgressListener | None:
     listeners = ctx.get(egress_listeners, scope)
+    if name.pipe:
+        return next((each for each in listeners if each.bind == name.pipe), None)
     own = next((each for each in listeners if each.port == name.port), None)
     return own or next((each for each in listeners if each.port is None), None)
+
+
+def _with_port(key: VirtualHostKey) -> tuple[str, ...]:
+    # Where clients name the port, no port means the one of plain HTTP (3.2).
+    domains = tuple(f"{domain}:{key.name.port}" for domain in key.domains)
+    return (*key.domains, *domains) if key.name.port == PLAIN_HTTP_PORT else domains
 
 
 class _Listener(NamedTuple):
