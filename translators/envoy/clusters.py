@@ -14,7 +14,6 @@ from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_pb2
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.endpoint_policy import Client, endpoint_policy, plan_of
 from pilothouse.model.endpoints import EndpointsKey, endpoints
@@ -30,11 +29,15 @@ from pilothouse.model.policies import (
     merged_rule,
     policy_for,
 )
-from pilothouse.model.policy_sources import tls_source
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.resource import CDS, Resource, ResourceLayer
 from pilothouse.model.scopes import Scope, scope_services
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.translators.envoy.cluster_findings import (
+    closed_for_tls,
+    unused_tunnel,
+    without_endpoints,
+)
 from pilothouse.translators.envoy.cluster_locality import apply_locality
 from pilothouse.translators.envoy.cluster_policy import (
     apply_connection_pool,
@@ -173,9 +176,12 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
             ),
         )
     except TlsUnavailable as problem:
-        _report_tls(ctx, key, rule, str(problem))
+        if rule is not None:
+            ctx.report(closed_for_tls(rule, name, problem))
         _close(cluster, name)
     apply_proxy_protocol(cluster, policy.proxy_protocol)
+    if policy.tunnel is not None and rule is not None and port.protocol.is_http:
+        ctx.report(unused_tunnel(rule, name))
     return _finish(cluster, owner, key, rule, policy)
 
 
@@ -239,36 +245,9 @@ def _apply_discovery(
     chosen = [endpoint for endpoint in every if endpoint.has_labels(labels)]
     seen = endpoint_policy(ctx, owner, key.port, key.subset, rule)
     if not apply_dns(cluster, lookup, chosen, seen, key.client):
-        ctx.report(_without_endpoints(owner, name))
+        ctx.report(without_endpoints(owner, name))
         return False
     return True
-
-
-def _without_endpoints(owner: Service, name: ClusterName) -> Finding:
-    subset = f" in subset {name.subset!r}" if name.subset else ""
-    return Finding(
-        Severity.WARNING,
-        "DnsServiceWithoutEndpoints",
-        owner.source.at("spec.endpoints").ref,
-        f"Port {name.port} of {owner.host} has no endpoint{subset}; requests to it get 503.",
-        "Add an endpoint, or correct the labels.",
-    )
-
-
-def _report_tls(ctx: Ctx, key: ClusterKey, rule: MergedRule | None, problem: str) -> None:
-    source = tls_source(rule, key.port, key.subset) if rule else None
-    if source is None:
-        return
-    ctx.report(
-        Finding(
-            Severity.ERROR,
-            "TlsUnavailable",
-            source.ref,
-            f"{problem} Traffic to port {key.port} of {key.service.host} is stopped rather than "
-            "sent in plain text.",
-            "Use tls mode DISABLE or SIMPLE until this version can issue certificates.",
-        )
-    )
 
 
 def _close(cluster: cluster_pb2.Cluster, name: ClusterName) -> None:

@@ -12,8 +12,10 @@ from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_pro
 from pilothouse.api.destination_rule import Tunnel
 from pilothouse.api.duration import Duration
 from pilothouse.graph.core import Ctx
+from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.names import ClusterName
 from pilothouse.model.policies import (
+    MergedRule,
     RuleQuestion,
     governing_rule,
     merged_rule,
@@ -45,12 +47,7 @@ NO_TCP_POLICY: Final = TcpPolicy()
 
 def tcp_policy(ctx: Ctx, client: TcpClient, cluster: ClusterName) -> TcpPolicy:
     """Return the policy of connections to a cluster as the client's rule for its host has it."""
-    owner = ctx.get(service_for_host, HostQuestion(client.scope, cluster.host))
-    if owner is None:
-        return NO_TCP_POLICY
-    asked = RuleQuestion(client.scope.namespace, client.labels, owner.host, owner.namespace)
-    key = governing_rule(ctx, asked)
-    rule = ctx.get(merged_rule, key) if key else None
+    rule = _rule(ctx, client, cluster)
     if rule is None:
         return NO_TCP_POLICY
     policy = policy_for(rule, cluster.port, cluster.subset)
@@ -61,6 +58,33 @@ def tcp_policy(ctx: Ctx, client: TcpClient, cluster: ClusterName) -> TcpPolicy:
         max_connection_duration=tcp.max_connection_duration if tcp else None,
         hashes_source_ip=bool(hashing and hashing.use_source_ip),
         tunnel=tunnel_for(rule, cluster.subset),
+    )
+
+
+def _rule(ctx: Ctx, client: TcpClient, cluster: ClusterName) -> MergedRule | None:
+    owner = ctx.get(service_for_host, HostQuestion(client.scope, cluster.host))
+    if owner is None:
+        return None
+    asked = RuleQuestion(client.scope.namespace, client.labels, owner.host, owner.namespace)
+    key = governing_rule(ctx, asked)
+    return ctx.get(merged_rule, key) if key else None
+
+
+def report_unused_tunnel(ctx: Ctx, client: TcpClient, cluster: ClusterName) -> None:
+    """Say that a subset's tunnel is not used, if it has one: its route has several destinations."""
+    rule = _rule(ctx, client, cluster) if cluster.subset else None
+    if rule is None or tunnel_for(rule, cluster.subset) is None:
+        return
+    source = dict(rule.subset_sources)[cluster.subset]
+    ctx.report(
+        Finding(
+            Severity.WARNING,
+            "TunnelIgnored",
+            source.at(f"{source.ref.path}.tunnel").ref,
+            f"A route shares connections between subset {cluster.subset!r} of {cluster.host} and "
+            "other destinations, so the tunnel of the subset is not used for them.",
+            "Put the tunnel at the top of the rule, or route to the subset alone.",
+        )
     )
 
 

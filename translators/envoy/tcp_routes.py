@@ -38,6 +38,7 @@ from pilothouse.translators.envoy.tcp_policy import (
     NO_TCP_POLICY,
     TcpClient,
     TcpPolicy,
+    report_unused_tunnel,
     tcp_policy,
 )
 from pilothouse.translators.envoy.virtual_hosts import target_resolver
@@ -82,6 +83,10 @@ class TcpChain:
     def match_key(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What may not repeat within a listener (VS-49)."""
         return (tuple(sorted(self.sni)), tuple(sorted(self.cidrs)))
+
+    def leads_to(self, cluster: str) -> bool:
+        """Tell whether some connections go to that cluster."""
+        return any(each.cluster == cluster for each in self.clusters)
 
 
 @query
@@ -207,12 +212,16 @@ def _rule_chain(
     )
     if len(clusters) == 1:
         clusters = (clusters[0]._replace(weight=1),)
-    first = ClusterName.parse(clusters[0].cluster)
+    names = [ClusterName.parse(each.cluster) for each in clusters]
+    client = TcpClient(asked.scope, asked.labels)
+    first = names[0]
     if len(clusters) == 1:
         prefix = _stat_prefix(ctx, asked, first)
     else:
         prefix = f"{row.meta.name}.{row.meta.namespace}"
         first = first._replace(subset="")
+        for name in names:
+            report_unused_tunnel(ctx, client, name)
     return TcpChain(
         clusters=clusters,
         stat_prefix=prefix,
@@ -220,7 +229,7 @@ def _rule_chain(
         sni=sni,
         cidrs=cidrs,
         routed_by=Source.of(row.meta, path),
-        policy=tcp_policy(ctx, TcpClient(asked.scope, asked.labels), first),
+        policy=tcp_policy(ctx, client, first),
     )
 
 

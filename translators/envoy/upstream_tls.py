@@ -21,10 +21,18 @@ from pilothouse.translators.envoy.encoding import pack
 
 TLS_SOCKET: Final = "envoy.transport_sockets.tls"
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
+WITHOUT_MESH_CERTIFICATES: Final = (
+    "Use tls mode DISABLE or SIMPLE until this version can issue certificates."
+)
 
 
 class TlsUnavailable(MeshError):
-    """A TLS mode needs something this version does not have."""
+    """TLS as the rule wants it cannot be had; `remedy` says what to do about it."""
+
+    def __init__(self, problem: str, remedy: str = WITHOUT_MESH_CERTIFICATES) -> None:
+        """Say what is missing."""
+        super().__init__(problem)
+        self.remedy = remedy
 
 
 class TlsTarget(NamedTuple):
@@ -86,7 +94,9 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
     if tls.mode == "ISTIO_MUTUAL":
         raise TlsUnavailable("ISTIO_MUTUAL needs workload certificates.")
     if tls.credential_name:
-        raise TlsUnavailable("credentialName needs secret discovery.")
+        raise TlsUnavailable(
+            "credentialName needs secret discovery.", "Name files on the proxy's disk instead."
+        )
     # An auto-detected port may carry requests or not: these are for connections without any.
     fallback = "" if target.protocol.is_http else target.own_name
     context = tls_pb2.UpstreamTlsContext(sni=tls.sni or fallback)
@@ -102,7 +112,10 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
         named = (context.sni,) if context.sni else ()
         names = tls.subject_alt_names or target.names or named
         if not names and not target.protocol.is_http:
-            raise TlsUnavailable("A wildcard host needs sni or subjectAltNames to check.")
+            raise TlsUnavailable(
+                "There is no name to check the certificates of a wildcard host for.",
+                "Set sni or subjectAltNames, or the port's protocol to HTTP.",
+            )
         _apply_validation(common.validation_context, tls, names)
     cluster.transport_socket.CopyFrom(
         base_pb2.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))
@@ -124,7 +137,7 @@ def _apply_parameters(parameters: common_pb2.TlsParameters, defaults: MeshTls | 
 
 def _apply_certificate(common: tls_pb2.CommonTlsContext, tls: ClientTls) -> None:
     if not tls.client_certificate or not tls.private_key:
-        raise TlsUnavailable("MUTUAL needs clientCertificate and privateKey.")
+        raise TlsUnavailable("MUTUAL needs two files.", "Set clientCertificate and privateKey.")
     certificate = common.tls_certificates.add()
     certificate.certificate_chain.filename = tls.client_certificate
     certificate.private_key.filename = tls.private_key
