@@ -190,7 +190,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     sidecar.SidecarPort: _fields(
         "number protocol name", no_effect={"target_port": "it is deprecated and unused"}
     ),
-    sidecar.OutboundTrafficPolicy: _fields("mode", not_yet="egress_proxy"),
+    sidecar.OutboundTrafficPolicy: _fields("mode egress_proxy"),
     # Gateway: held, not translated in this version
     gateway.GatewaySpec: _fields(not_yet="servers", elsewhere="selector"),
     gateway.Server: _fields(not_yet="port hosts bind tls default_endpoint name"),

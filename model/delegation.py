@@ -59,6 +59,14 @@ def http_rules(ctx: Ctx, key: ObjectKey) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+@query
+def writers(ctx: Ctx, key: ObjectKey) -> tuple[ConfigRef, ...]:
+    """Return the VirtualService and its delegates."""
+    own = ConfigRef("VirtualService", key.namespace, key.name)
+    owners = (rule.owner.ref() for rule in ctx.get(http_rules, key))
+    return tuple(dict.fromkeys((own, *owners)))
+
+
 def written_rules(row: VirtualService) -> tuple[Rule, ...]:
     """Return the HTTP rules that stand in a VirtualService itself."""
     return tuple(

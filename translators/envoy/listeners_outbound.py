@@ -8,13 +8,12 @@ from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
 from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import View
-from pilothouse.model.egress import allows_any
+from pilothouse.model.egress import unknown_destination
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
     BLACK_HOLE_CLUSTER,
     OUTBOUND_BLACKHOLE_CHAIN,
     OUTBOUND_CATCHALL_CHAIN,
-    PASSTHROUGH_CLUSTER,
     PASSTHROUGH_FILTER_CHAIN,
     VIRTUAL_OUTBOUND,
 )
@@ -47,7 +46,7 @@ class ListenerKey(NamedTuple):
     plan: ListenerPlan
     profile: Profile
     accepts_http10: bool
-    passes_unknown: bool
+    unknown: str
 
 
 class CatchAllKey(NamedTuple):
@@ -61,10 +60,10 @@ class CatchAllKey(NamedTuple):
 @query
 def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     """Return the outbound listeners of a view, virtualOutbound last (LS-01)."""
-    passes_unknown = ctx.get(allows_any, view.scope)
+    unknown = ctx.get(unknown_destination, view.scope)
     found = [
         ctx.get_or_none(
-            outbound_listener, ListenerKey(plan, view.profile, view.http10, passes_unknown)
+            outbound_listener, ListenerKey(plan, view.profile, view.http10, unknown)
         )
         for plan in ctx.get(listener_plans, view)
     ]
@@ -90,7 +89,7 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     if plan.route is not None:
         normalization = ctx.get(mesh_config, None).path_normalization.normalization
         chains.append(_http_chain(plan, key, normalization))
-    _add_chains(listener, chains, plan, passes_unknown=key.passes_unknown)
+    _add_chains(listener, chains, plan, key.unknown)
     if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
         listener.listener_filters.append(tls_inspector())
     if plan.kind is Kind.AUTO:
@@ -106,8 +105,7 @@ def _add_chains(
     listener: listener_pb2.Listener,
     chains: list[components_pb2.FilterChain],
     plan: ListenerPlan,
-    *,
-    passes_unknown: bool,
+    unknown: str,
 ) -> None:
     """
     Make the chain that takes everything the default chain.
@@ -124,11 +122,10 @@ def _add_chains(
         listener.default_filter_chain.CopyFrom(open_chains[0])
     elif not plan.binds_port:
         # Traffic that is not for us passes, or is dropped, as if there were no listener (LS-06).
-        cluster = PASSTHROUGH_CLUSTER if passes_unknown else BLACK_HOLE_CLUSTER
         listener.default_filter_chain.CopyFrom(
             filter_chain(
                 Match(),
-                tcp_filter(cluster, (WeightedCluster(cluster, 1),)),
+                tcp_filter(unknown, (WeightedCluster(unknown, 1),)),
                 name=PASSTHROUGH_FILTER_CHAIN,
             )
         )
@@ -178,8 +175,7 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
             name=OUTBOUND_BLACKHOLE_CHAIN,
         )
     )
-    is_open = ctx.get(allows_any, key.scope)
-    cluster = PASSTHROUGH_CLUSTER if is_open else BLACK_HOLE_CLUSTER
+    cluster = ctx.get(unknown_destination, key.scope)
     listener.filter_chains.append(
         filter_chain(
             Match(),

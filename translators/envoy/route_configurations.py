@@ -13,13 +13,14 @@ from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.classes import View
+from pilothouse.model.delegation import writers
 from pilothouse.model.domains import service_domains
-from pilothouse.model.egress import allows_any
+from pilothouse.model.egress import unknown_destination
 from pilothouse.model.hosts import is_wildcard, matches
 from pilothouse.model.names import (
     ALLOW_ANY_VIRTUAL_HOST,
+    BLACK_HOLE_CLUSTER,
     BLOCK_ALL_VIRTUAL_HOST,
-    PASSTHROUGH_CLUSTER,
     RouteName,
     VirtualHostName,
 )
@@ -32,7 +33,6 @@ from pilothouse.model.routing import (
     http_virtual_services,
     routed_hosts,
     routing,
-    virtual_service,
 )
 from pilothouse.model.scopes import EgressListener, Scope, clients_name_ports, egress_listeners
 from pilothouse.model.service_addresses import service_addresses
@@ -85,9 +85,9 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
             parts.append(encoded)
         services.update(dict.fromkeys(key.virtual_services))
     if not any(ANY_DOMAIN in key.domains for key in keys):
-        parts.append(field(2, _catch_all(is_open=ctx.get(allows_any, asked.view.scope))))
-    rows = (ctx.get(virtual_service, key) for key in services)
-    return Resource(RDS, asked.name, b"".join(parts), tuple(row.meta.ref() for row in rows if row))
+        parts.append(field(2, _catch_all(ctx.get(unknown_destination, scope))))
+    refs = dict.fromkeys(ref for key in services for ref in ctx.get(writers, key))
+    return Resource(RDS, asked.name, b"".join(parts), tuple(refs))
 
 
 def _header(name: str, *, ignores_port: bool) -> route_pb2.RouteConfiguration:
@@ -97,7 +97,8 @@ def _header(name: str, *, ignores_port: bool) -> route_pb2.RouteConfiguration:
     return header
 
 
-def _catch_all(*, is_open: bool) -> bytes:
+def _catch_all(unknown: str) -> bytes:
+    is_open = unknown != BLACK_HOLE_CLUSTER
     name = ALLOW_ANY_VIRTUAL_HOST if is_open else BLOCK_ALL_VIRTUAL_HOST
     host = route_components_pb2.VirtualHost(
         name=name, domains=[ANY_DOMAIN], include_request_attempt_count=True
@@ -105,7 +106,7 @@ def _catch_all(*, is_open: bool) -> bytes:
     route = host.routes.add(name=name)
     route.match.prefix = "/"
     if is_open:
-        route.route.cluster = PASSTHROUGH_CLUSTER
+        route.route.cluster = unknown
         disable_timeout(route.route)
     else:
         route.direct_response.status = BLOCKED_STATUS
