@@ -178,8 +178,9 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     except TlsUnavailable as problem:
         if rule is not None:
             ctx.report(closed_for_tls(rule, name, problem))
-        _close(cluster, name)
-    apply_proxy_protocol(cluster, policy.proxy_protocol)
+        _close(cluster)
+    else:
+        apply_proxy_protocol(cluster, policy.proxy_protocol)
     if policy.tunnel is not None and rule is not None and port.protocol.is_http:
         ctx.report(unused_tunnel(rule, name))
     return _finish(cluster, owner, key, rule, policy)
@@ -250,13 +251,17 @@ def _apply_discovery(
     return True
 
 
-def _close(cluster: cluster_pb2.Cluster, name: ClusterName) -> None:
+def _close(cluster: cluster_pb2.Cluster) -> None:
     # Fail closed: a cluster without endpoints answers 503 and sends nothing anywhere.
-    cluster.type = cluster_pb2.Cluster.STATIC
-    cluster.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
-    for part in ("eds_cluster_config", "least_request_lb_config", "dns_lookup_family"):
-        cluster.ClearField(part)
-    cluster.load_assignment.CopyFrom(endpoint_pb2.ClusterLoadAssignment(cluster_name=str(name)))
+    closed = cluster_pb2.Cluster(
+        name=cluster.name,
+        alt_stat_name=cluster.alt_stat_name,
+        type=cluster_pb2.Cluster.STATIC,
+        connect_timeout=cluster.connect_timeout,
+        circuit_breakers=cluster.circuit_breakers,
+        load_assignment=endpoint_pb2.ClusterLoadAssignment(cluster_name=cluster.name),
+    )
+    cluster.CopyFrom(closed)
 
 
 def _finish(
