@@ -48,7 +48,8 @@ goldens: setup ## rewrite the expected files of the golden stories; review the d
 bench: setup ## the measured mesh: cold start, push latency, memory
 	$(BIN)/python benchmarks/run.py
 
-docs: setup ## check that the links between our documents lead somewhere
+docs: setup ## make the generated pages again; check that links between our documents lead somewhere
+	$(BIN)/python tools/fields_page.py
 	$(BIN)/python tools/check_docs.py
 
 # Outside an isolated build the schema wheels are not installed, on purpose: xds-protos
