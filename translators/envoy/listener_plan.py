@@ -161,8 +161,7 @@ def _chains(
         # A rule may lead somewhere else, where nothing is to be looked up.
         own = str(ClusterName(port, "", service.host))
         chains = tuple(
-            replace(chain, lookup=host) if own in (each.cluster for each in chain.clusters) else chain
-            for chain in chains
+            replace(chain, lookup=host) if chain.leads_to(own) else chain for chain in chains
         )
     return chains
 
