@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import EndpointView
 from pilothouse.model.endpoint_policy import Client, EndpointPolicy, endpoint_policy
 from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
@@ -20,7 +21,7 @@ from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
 from pilothouse.model.scopes import Scope, reached, scope_hosts
-from pilothouse.model.services import ServiceKey, service
+from pilothouse.model.services import Service, ServiceKey, service
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.provenance import ISTIO
 
@@ -92,9 +93,23 @@ def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
     chosen = (
         endpoint for endpoint in key.policy.kept(every, client) if endpoint.has_labels(key.labels)
     )
+    if key.labels and every and not any(each.has_labels(key.labels) for each in every):
+        ctx.report(_empty_subset(owner, key))
     name = str(key.name)
     groups = grouped(chosen, key.policy.plan, client)
     return Resource(EDS, name, encode_assignment(name, groups), (owner.source.ref,))
+
+
+def _empty_subset(owner: Service, key: AssignmentKey) -> Finding:
+    labels = ", ".join(f"{name}={value}" for name, value in key.labels)
+    return Finding(
+        Severity.WARNING,
+        "EmptySubset",
+        owner.source.ref,
+        f"No endpoint of {owner.host} has the labels of subset {key.name.subset!r} ({labels}); "
+        "requests to it get 503.",
+        "Compare the subset's labels in the DestinationRule with those of the pods.",
+    )
 
 
 def encode_assignment(name: str, groups: Iterable[Group]) -> bytes:
