@@ -207,14 +207,18 @@ class Graph:
         self.revision += 1
         self.stats = Stats()
         changed = 0
+        touched: dict[Node, Table[Any, Any]] = {}
         for table, key, row in changes:
-            touched = self.store(table).put(key, row)
-            changed += bool(touched)
-            cells = self._cells[table.name]
-            for cell in touched:
+            cells = self._cells.get(table.name, {})
+            cells_touched = self.store(table).put(key, row)
+            changed += bool(cells_touched)
+            for cell in cells_touched:
                 node = cells.get(cell)
                 if node is not None:
-                    self._refresh_cell(table, node)
+                    touched[node] = table
+        # After all rows, not row by row: what a batch changes and changes back has not changed.
+        for node, table in touched.items():
+            self._refresh_cell(table, node)
         self._sweep()
         return changed
 

@@ -35,6 +35,7 @@ _CORS: Final = f"{_HTTP_FILTERS}cors.v3.Cors"
 _FAULT: Final = f"{_HTTP_FILTERS}fault.v3.HTTPFault"
 _PASSIVE: Final = frozenset(
     {
+        f"{_HTTP_FILTERS}dynamic_forward_proxy.v3.FilterConfig",
         f"{_HTTP_FILTERS}grpc_stats.v3.FilterConfig",
         f"{_HTTP_FILTERS}router.v3.Router",
         f"{_HTTP_FILTERS}set_filter_state.v3.Config",
