@@ -25,6 +25,9 @@ CHECKS: Final[dict[str, Callable[[Any], Iterator[Problem]]]] = {
     "Gateway": gateway_check.check,
     "Service": kubernetes_check.check_service,
     "EndpointSlice": kubernetes_check.check_endpoint_slice,
+    "Endpoints": kubernetes_check.check_endpoints,
+    "Pod": kubernetes_check.check_pod,
+    "ConfigMap": kubernetes_check.check_config_map,
     "MeshConfig": mesh_config_check.check,
 }
 """Checks of one object alone, by kind; a kind that is not here has no rules of its own."""

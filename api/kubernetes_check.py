@@ -5,10 +5,13 @@ Files are not checked by an API server, so the few that matter for traffic are c
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from pilothouse.api import names
-from pilothouse.api.kubernetes_core import EndpointSlice, Service
-from pilothouse.api.problem import Problem, port
+from pilothouse.api.kubernetes_core import ConfigMap, Endpoints, EndpointSlice, Pod, Service
+from pilothouse.api.problem import Problem, port, warning
+
+MESH_CONFIG_MAP: Final = "istio"
 
 
 def check_service(row: Service) -> Iterator[Problem]:
@@ -32,6 +35,44 @@ def check_service(row: Service) -> Iterator[Problem]:
     for address in (spec.cluster_ip, *spec.cluster_ips):
         if address and address != "None" and not names.is_address(address):
             yield Problem("spec.clusterIP", f'"{address}" is no IP address.', "Or write None.")
+
+
+def check_endpoints(row: Endpoints) -> Iterator[Problem]:
+    """Yield what is wrong with the addresses and ports of an Endpoints object."""
+    for index, subset in enumerate(row.subsets or ()):
+        at = f"subsets[{index}]"
+        for number, listed in enumerate(subset.ports):
+            yield from port(listed.port, f"{at}.ports[{number}].port")
+        for number, address in enumerate(subset.addresses):
+            yield from _ip(address.ip, f"{at}.addresses[{number}].ip")
+        for number, address in enumerate(subset.not_ready_addresses):
+            yield from _ip(address.ip, f"{at}.notReadyAddresses[{number}].ip")
+
+
+def check_pod(row: Pod) -> Iterator[Problem]:
+    """Yield what is wrong with the addresses of a Pod."""
+    if row.status.pod_ip:
+        yield from _ip(row.status.pod_ip, "status.podIP")
+    for index, each in enumerate(row.status.pod_ips):
+        yield from _ip(each.ip, f"status.podIPs[{index}].ip")
+
+
+def _ip(text: str, path: str) -> Iterator[Problem]:
+    if not names.is_address(text):
+        yield Problem(path, f'"{text}" is no IP address.')
+
+
+def check_config_map(row: ConfigMap) -> Iterator[Problem]:
+    """Yield what the mesh's ConfigMap has that is not translated (MN-01 to MN-04)."""
+    networks = row.data.get("meshNetworks", "") if row.meta.name == MESH_CONFIG_MAP else ""
+    if networks.strip() not in ("", "{}", "networks: {}"):
+        yield warning(
+            "data.meshNetworks",
+            "Gateways between networks are not used in this version; endpoints of other networks "
+            "are called directly.",
+            "Leave it out where all networks reach each other.",
+            "FieldNotTranslated",
+        )
 
 
 def check_endpoint_slice(row: EndpointSlice) -> Iterator[Problem]:
