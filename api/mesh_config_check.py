@@ -40,15 +40,7 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         problem = names.host(domain)
         if problem or "*" in domain:
             yield Problem(path, f'The trust domain "{domain}" is not a DNS name.')
-    if config.locality_lb_setting is not None:
-        # Rules bring the ejection that mesh-wide failover needs.
-        yield from check_locality(
-            config.locality_lb_setting, "localityLbSetting", has_ejection=True
-        )
-    if config.zone_aware_lb_setting is not None:
-        yield from check_zone_aware(
-            config.zone_aware_lb_setting, "zoneAwareLbSetting", has_ejection=True
-        )
+    yield from _check_localities(config)
     if config.outbound_traffic_policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
         yield warning(
             "outboundTrafficPolicy.mode",
@@ -83,3 +75,15 @@ def _check_tls_names(tls: MeshTls, path: str) -> Iterator[Problem]:
                 yield warning(at, message, f"Known are {', '.join(sorted(known))}.")
             elif value in values[:index]:
                 yield warning(at, f'"{value}" is listed twice.', "Remove one.")
+
+
+def _check_localities(config: MeshConfig) -> Iterator[Problem]:
+    if config.locality_lb_setting is not None:
+        # Rules bring the ejection that mesh-wide failover needs.
+        yield from check_locality(
+            config.locality_lb_setting, "localityLbSetting", has_ejection=True
+        )
+    if config.zone_aware_lb_setting is not None:
+        yield from check_zone_aware(
+            config.zone_aware_lb_setting, "zoneAwareLbSetting", has_ejection=True
+        )
