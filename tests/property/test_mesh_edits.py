@@ -55,6 +55,11 @@ PROXIES = (
         interception_mode=InterceptionMode.NONE, locality=Locality(region="eu", zone="z"),
         node_name="a",
     ),
+    Proxy(
+        id="both", type=NodeType.SIDECAR, ips=("10.1.0.7", "fd00:1::7"), name="both",
+        namespace="shop", domain="shop.svc.cluster.local", labels=(("app", "client"),),
+        dns_capture=True,
+    ),
 )  # fmt: skip
 
 edits = st.tuples(st.integers(0, len(ROWS) - 1), st.none() | st.integers(0, 4))

@@ -29,8 +29,8 @@ def said(decoded: Decoded) -> set[tuple[Severity, str]]:
          "spec.addresses"),
         ("{hosts: [a.b], resolution: DYNAMIC_DNS, " + HTTP + "}", "spec.hosts"),
         ("{hosts: [a.b, c.d], resolution: DNS, " + TCP + "}", "spec.ports[0].protocol"),
-        ("{hosts: [a.b], resolution: STATIC, endpoints: [{address: 'unix:///s'}], ports: [" +
-         "{number: 1, name: a, protocol: HTTP}, {number: 2, name: b, protocol: HTTP}]}",
+        (("{hosts: [a.b], resolution: STATIC, endpoints: [{address: 'unix:///s'}], ports: ["
+         "{number: 1, name: a, protocol: HTTP}, {number: 2, name: b, protocol: HTTP}]}"),
          "spec.endpoints[0].address"),
         ("{hosts: [a.b], resolution: DNS, ports: [{number: 80, name: Not_OK, protocol: HTTP}]}",
          "spec.ports[0].name"),
