@@ -9,8 +9,10 @@ from dataclasses import replace
 import yaml
 
 from pilothouse.api.decode import decode
+from pilothouse.api.destination_rule import LocalityDistribute, LocalityLbSetting
+from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.graph.core import Graph
-from pilothouse.model.inputs import TABLES
+from pilothouse.model.inputs import MESH_CONFIG, TABLES, THE_MESH
 from pilothouse.model.proxies import Locality, NodeType, Proxy
 from pilothouse.model.resource import CDS, EDS, LDS
 from pilothouse.translators.envoy import roots
@@ -121,3 +123,14 @@ def test_clusters_are_made_per_place_only_if_they_list_names():
     name = "outbound|80||names.example"
     assert mine[name] is other[name], "no rule asks for a rank here"
     assert roots.wildcard(LDS, here) == roots.wildcard(LDS, there)
+
+
+def test_the_mesh_config_splits_clients_too():
+    """MC-11: shares for the whole mesh hold for every service."""
+    graph = mesh(SERVICES)
+    everywhere = LocalityDistribute(from_="eu", to={"eu": 100})
+    row = MeshConfig(locality_lb_setting=LocalityLbSetting(distribute=(everywhere,)))
+    graph.commit([(MESH_CONFIG, THE_MESH, row)])
+    here, there = classes(graph, HERE, THERE)
+    assert assigned(graph, here, "plain").data.count(b"10.1.0.") == 1
+    assert assigned(graph, there, "plain").data.count(b"10.1.0.") == 2
