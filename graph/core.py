@@ -10,16 +10,17 @@ A query that raises keeps its last good value and reports the failure as a findi
 raises `Withheld` (the one rule that depends on history; `pilothouse.graph.explain` skips them).
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.findings import ConfigRef, Finding, Severity, Withheld
 from pilothouse.graph.tables import ALL, KEYS, CellKey, Table, TableStore
 
 K = TypeVar("K", bound=Hashable)
+Item = TypeVar("Item", bound=Hashable)
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
@@ -57,12 +58,27 @@ class State(IntEnum):
     RUNNING = 3
 
 
+class ItemRead(NamedTuple):
+    """One entry of a mapping that a node has read; the rest of the mapping is no concern of it."""
+
+    owner: "Node"
+    item: Hashable
+    value: Any
+
+    def still_holds(self) -> bool:
+        """Tell whether the entry is what it was."""
+        if self.owner.error is not None:
+            return False
+        now = self.owner.value.get(self.item)
+        return now is self.value or bool(now == self.value)
+
+
 class Node:
     """A memoised value: a query at a key, or an input cell (no query; key is (table, cell))."""
 
     __slots__ = (
-        "changed_at", "deps", "error", "findings", "key", "pins", "query", "rdeps", "state",
-        "value", "verified_at",
+        "changed_at", "deps", "error", "findings", "items", "key", "pins", "query", "rdeps",
+        "state", "value", "verified_at",
     )  # fmt: skip
 
     def __init__(self, query: Query[Any, Any] | None, key: Any) -> None:
@@ -73,6 +89,7 @@ class Node:
         self.error: Exception | None = None
         self.findings: tuple[Finding, ...] = ()
         self.deps: tuple[Node, ...] = ()
+        self.items: tuple[ItemRead, ...] = ()
         # A tuple until there are many: most nodes have few, and an empty set outweighs a node.
         self.rdeps: set[Node] | tuple[Node, ...] = ()
         self.state = State.NEW
@@ -99,12 +116,14 @@ class Node:
 class Ctx:
     """What a running query reads through; every read becomes a dependency."""
 
-    __slots__ = ("_deps", "_findings", "_graph")
+    __slots__ = ("_deps", "_findings", "_graph", "_items")
 
     def __init__(self, graph: "Graph") -> None:
         """Start with nothing read."""
         self._graph = graph
-        self._deps: dict[Node, None] = {}
+        # True: read whole; False: only the entries in `_items`.
+        self._deps: dict[Node, bool] = {}
+        self._items: list[ItemRead] = []
         self._findings: list[Finding] = []
 
     def get(self, query: Query[K, V], key: K) -> V:
@@ -114,15 +133,31 @@ class Ctx:
         Raises: QueryFailed: It has none, not even an old one.
         """
         node = self._graph.fresh(query, key)
-        self._deps[node] = None
+        self._deps[node] = True
         if node.error is not None:
             raise QueryFailed(f"{query.name} failed") from node.error
         return cast("V", node.value)
 
+    def item(self, query: Query[K, Mapping[Item, V]], key: K, item: Item) -> V | None:
+        """
+        Return one entry of a mapping that another query gives, None if it has none.
+
+        Depends on that entry only: for a mapping that many read and few changes concern.
+        Raises: QueryFailed: The query has no value.
+        """
+        node = self._graph.fresh(query, key)
+        self._deps.setdefault(node, False)
+        if node.error is not None:
+            self._deps[node] = True
+            raise QueryFailed(f"{query.name} failed") from node.error
+        found = node.value.get(item)
+        self._items.append(ItemRead(node, item, found))
+        return cast("V | None", found)
+
     def get_or_none(self, query: Query[K, V], key: K) -> V | None:
         """Return the value of another query, or None where it failed (it has said so itself)."""
         node = self._graph.fresh(query, key)
-        self._deps[node] = None
+        self._deps[node] = True
         return None if node.error is not None else cast("V", node.value)
 
     def row(self, table: Table[K, V], key: K) -> V | None:
@@ -151,7 +186,7 @@ class Ctx:
 
     def _read(self, table: Table[Any, Any], cell: CellKey) -> Any:
         node = self._graph.cell(table, cell)
-        self._deps[node] = None
+        self._deps[node] = True
         return node.value
 
 
@@ -287,7 +322,7 @@ class Graph:
             for dep in node.deps:
                 if dep.state != State.CLEAN:
                     self._settle(dep)
-                if dep.changed_at > node.verified_at:
+                if dep.changed_at > node.verified_at and not _same_items(node, dep):
                     break
             else:
                 node.state = State.CLEAN
@@ -319,6 +354,7 @@ class Graph:
             ctx.report(_failure_finding(query, node.key, failure))
             self._failing[node] = None
         self._rewire(node, ctx._deps)  # noqa: SLF001
+        node.items = tuple(read for read in ctx._items if not ctx._deps[read.owner])  # noqa: SLF001
         self._speak(node, tuple(ctx._findings))  # noqa: SLF001
         if error is not None:
             if is_first or node.error is not None:
@@ -330,7 +366,7 @@ class Graph:
         node.state = State.CLEAN
         node.verified_at = self.revision
 
-    def _rewire(self, node: Node, deps: dict[Node, None]) -> None:
+    def _rewire(self, node: Node, deps: dict[Node, bool]) -> None:
         old = node.deps
         node.deps = tuple(deps)
         for dep in deps:
@@ -441,6 +477,13 @@ class Graph:
                 if not dep.rdeps and not dep.pins:
                     ready.append(dep)
             node.deps = ()
+            node.items = ()
+
+
+def _same_items(node: Node, dep: Node) -> bool:
+    # Whether all that was read of `dep` are entries that have not changed.
+    read = [each for each in node.items if each.owner is dep]
+    return bool(read) and all(each.still_holds() for each in read)
 
 
 def _failure_finding(query: Query[Any, Any], key: Any, failure: Exception) -> Finding:

@@ -5,7 +5,7 @@ A `Scope` is a client namespace and the Sidecar that shapes it; proxies of one s
 services, so everything downstream is keyed by scope and not by proxy.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -280,14 +280,14 @@ def scope_hosts(ctx: Ctx, scope: Scope) -> dict[str, Service]:
 @query
 def service_for_host(ctx: Ctx, asked: HostQuestion) -> Service | None:
     """Return the service a scope reaches by a host, through one ExternalName at most (K8-05)."""
-    return reached(ctx.get(scope_hosts, asked.scope), asked.host)
+    return reached(ctx, asked.scope, asked.host)
 
 
-def reached(hosts: Mapping[str, Service], host: str) -> Service | None:
-    """Return what `service_for_host` says, for a query that ends the wave of changes itself."""
-    found = hosts.get(host)
+def reached(ctx: Ctx, scope: Scope, host: str) -> Service | None:
+    """Return what `service_for_host` says, without a node of its own."""
+    found = ctx.item(scope_hosts, scope, host)
     if found is not None and found.resolution is Resolution.ALIAS:
-        return hosts.get(found.alias_of)
+        return ctx.item(scope_hosts, scope, found.alias_of)
     return found
 
 

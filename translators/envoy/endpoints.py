@@ -20,7 +20,7 @@ from pilothouse.model.policies import MergedRule, RuleQuestion, governing_rule, 
 from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
-from pilothouse.model.scopes import Scope, reached, scope_hosts
+from pilothouse.model.scopes import Scope, reached
 from pilothouse.model.services import Service, ServiceKey, service
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.provenance import ISTIO
@@ -57,7 +57,7 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     except ValueError:
         return None
     # Not by `service_for_host`: that would be a second node for each of very many.
-    owner = reached(ctx.get(scope_hosts, asked.scope), name.host)
+    owner = reached(ctx, asked.scope, name.host)
     if owner is None or owner.port(name.port) is None or owner.host != name.host:
         return None
     key = governing_rule(

@@ -191,3 +191,51 @@ def test_pins_are_counted(graph: Graph) -> None:
     graph.unpin(length, "sky")
     graph.commit([(COLOURS, "sky", "red")])
     assert graph.take_dirty() == ()
+
+
+@query
+def palette(ctx: Ctx, _key: None) -> dict[str, str]:
+    """Return all colours by name."""
+    return {name: ctx.get(colour, name) or "" for name in ctx.keys(COLOURS)}
+
+
+def test_an_entry_of_a_mapping_wakes_only_its_readers() -> None:
+    """Who reads one entry does not run again when another changes, comes or goes."""
+    runs: list[str] = []
+
+    @query
+    def shade(ctx: Ctx, key: str) -> str:
+        runs.append(key)
+        return f"dark {ctx.item(palette, None, key)}"
+
+    graph = Graph()
+    graph.commit([(COLOURS, "sky", "blue"), (COLOURS, "sea", "green")])
+    for name in ("sky", "sea", "sun"):
+        graph.pin(shade, name)
+    runs.clear()
+    graph.commit([(COLOURS, "sea", "grey"), (COLOURS, "sun", "red")])
+    assert [graph.value(shade, name) for name in ("sky", "sea", "sun")] == [
+        "dark blue",
+        "dark grey",
+        "dark red",
+    ]
+    assert sorted(runs) == ["sea", "sun"]
+    runs.clear()
+    graph.commit([(COLOURS, "sun", None)])
+    assert graph.value(shade, "sun") == "dark None"
+    assert graph.value(shade, "sky") == "dark blue"
+    assert runs == ["sun"]
+
+
+def test_a_mapping_read_whole_is_a_dependency_whole() -> None:
+    """Reading one entry does not hide that the rest was read too."""
+
+    @query
+    def summary(ctx: Ctx, key: str) -> str:
+        return f"{ctx.item(palette, None, key)} of {len(ctx.get(palette, None))}"
+
+    graph = Graph()
+    graph.commit([(COLOURS, "sky", "blue")])
+    graph.pin(summary, "sky")
+    graph.commit([(COLOURS, "sun", "red")])
+    assert graph.value(summary, "sky") == "blue of 2"
