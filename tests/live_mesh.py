@@ -61,13 +61,14 @@ class Program:
     """
     What a workload runs: HTTP on 8080, TCP on 9000 and 9001, TLS on 8443, each saying its name.
 
-    HTTP paths: ``/slow/SECONDS`` waits, ``/flaky/KEY/COUNT`` fails COUNT times with 503, anything
-    else is answered 200 with what was seen.
+    HTTP is answered 503 while `is_broken`. Paths: ``/slow/SECONDS`` waits, ``/flaky/KEY/COUNT``
+    fails COUNT times with 503, anything else is answered 200 with what was seen.
     """
 
     def __init__(self, name: str, tls: ssl.SSLContext) -> None:
         self.name = name
         self.seen: list[Seen] = []
+        self.is_broken = False
         self._tls = tls
         self._failures: dict[str, int] = {}
         self._servers: list[asyncio.Server] = []
@@ -96,7 +97,7 @@ class Program:
         headers = {name.lower(): value for name, value in request.headers.items()}
         if path != PROBE_PATH:
             self.seen.append(Seen(request.method, path, headers))
-        status = 200
+        status = 503 if self.is_broken and path != PROBE_PATH else 200
         parts = request.path.split("/")
         if parts[1] == "slow":
             await asyncio.sleep(float(parts[2]))
