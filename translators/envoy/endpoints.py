@@ -22,6 +22,7 @@ from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
 from pilothouse.model.scopes import Scope, reached
 from pilothouse.model.services import Service, ServiceKey, service
+from pilothouse.model.topology_labels import NODE_LABEL
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.provenance import ISTIO
 
@@ -95,9 +96,22 @@ def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
     )
     if key.labels and every and not any(each.has_labels(key.labels) for each in every):
         ctx.report(_empty_subset(owner, key))
+    if key.policy.is_node_local and not client.get(NODE_LABEL):
+        ctx.report(_unknown_node(owner))
     name = str(key.name)
     groups = grouped(chosen, key.policy.plan, client)
     return Resource(EDS, name, encode_assignment(name, groups), (owner.source.ref,))
+
+
+def _unknown_node(owner: Service) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "ClientNodeUnknown",
+        owner.source.at("spec.internalTrafficPolicy").ref,
+        f"Clients of {owner.host} are kept to their own node, and some client has not said on "
+        "which it runs; it gets no endpoint on a node.",
+        "Let the proxies send NODE_NAME, or add their Pods.",
+    )
 
 
 def _empty_subset(owner: Service, key: AssignmentKey) -> Finding:
