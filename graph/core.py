@@ -10,107 +10,24 @@ A query that raises keeps its last good value and reports the failure as a findi
 raises `Withheld` (the one rule that depends on history; `pilothouse.graph.explain` skips them).
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.findings import ConfigRef, Finding, Severity, Withheld
+from pilothouse.graph.nodes import ItemRead, State, same_items
+from pilothouse.graph.nodes import Node as Node
+from pilothouse.graph.nodes import Query as Query
+from pilothouse.graph.nodes import query as query
 from pilothouse.graph.tables import ALL, KEYS, CellKey, Table, TableStore
 
 K = TypeVar("K", bound=Hashable)
 Item = TypeVar("Item", bound=Hashable)
 V = TypeVar("V")
-V_co = TypeVar("V_co", covariant=True)
 
 SWEEP_AFTER_COMMITS: Final = 2
-FEW_DEPENDENTS: Final = 24
 FAILURE_CODE: Final = "InternalError"
-
-
-class Query(Generic[K, V_co]):
-    """A named pure function that the graph memoises per key."""
-
-    __slots__ = ("compute", "name")
-
-    def __init__(self, compute: Callable[["Ctx", K], V_co]) -> None:
-        """Wrap `compute`; its qualified name is the query's name."""
-        self.compute = compute
-        self.name = f"{compute.__module__.removeprefix('pilothouse.')}.{compute.__name__}"
-
-    def __repr__(self) -> str:
-        """Show the name, for error texts and explanations."""
-        return self.name
-
-
-def query(compute: Callable[["Ctx", K], V]) -> Query[K, V]:
-    """Declare a query; use as a decorator."""
-    return Query(compute)
-
-
-class State(IntEnum):
-    """What is known of a node's value."""
-
-    NEW = 0
-    CLEAN = 1
-    MAYBE = 2
-    RUNNING = 3
-
-
-class ItemRead(NamedTuple):
-    """One entry of a mapping that a node has read; the rest of the mapping is no concern of it."""
-
-    owner: "Node"
-    item: Hashable
-    value: Any
-
-    def still_holds(self) -> bool:
-        """Tell whether the entry is what it was."""
-        if self.owner.error is not None:
-            return False
-        now = self.owner.value.get(self.item)
-        return now is self.value or bool(now == self.value)
-
-
-class Node:
-    """A memoised value: a query at a key, or an input cell (no query; key is (table, cell))."""
-
-    __slots__ = (
-        "changed_at", "deps", "error", "findings", "items", "key", "pins", "query", "rdeps",
-        "state", "value", "verified_at",
-    )  # fmt: skip
-
-    def __init__(self, query: Query[Any, Any] | None, key: Any) -> None:
-        """Start without a value."""
-        self.query = query
-        self.key = key
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.findings: tuple[Finding, ...] = ()
-        self.deps: tuple[Node, ...] = ()
-        self.items: tuple[ItemRead, ...] = ()
-        # A tuple until there are many: most nodes have few, and an empty set outweighs a node.
-        self.rdeps: set[Node] | tuple[Node, ...] = ()
-        self.state = State.NEW
-        self.changed_at = 0
-        self.verified_at = 0
-        self.pins = 0
-
-    def add_dependent(self, node: "Node") -> None:
-        """Note that `node` has read this."""
-        if isinstance(self.rdeps, set):
-            self.rdeps.add(node)
-        elif node not in self.rdeps:
-            more = (*self.rdeps, node)
-            self.rdeps = more if len(more) <= FEW_DEPENDENTS else set(more)
-
-    def drop_dependent(self, node: "Node") -> None:
-        """Note that `node` reads this no more."""
-        if isinstance(self.rdeps, set):
-            self.rdeps.discard(node)
-        else:
-            self.rdeps = tuple(other for other in self.rdeps if other is not node)
 
 
 class Ctx:
@@ -322,7 +239,7 @@ class Graph:
             for dep in node.deps:
                 if dep.state != State.CLEAN:
                     self._settle(dep)
-                if dep.changed_at > node.verified_at and not _same_items(node, dep):
+                if dep.changed_at > node.verified_at and not same_items(node, dep):
                     break
             else:
                 node.state = State.CLEAN
@@ -478,12 +395,6 @@ class Graph:
                     ready.append(dep)
             node.deps = ()
             node.items = ()
-
-
-def _same_items(node: Node, dep: Node) -> bool:
-    # Whether all that was read of `dep` are entries that have not changed.
-    read = [each for each in node.items if each.owner is dep]
-    return bool(read) and all(each.still_holds() for each in read)
 
 
 def _failure_finding(query: Query[Any, Any], key: Any, failure: Exception) -> Finding:
