@@ -68,7 +68,9 @@ def _endpoints_of_entry(
     if selector is not None:
         chosen = replace(owner, selector=tuple(sorted(selector.labels.items())))
         for row in _selected_entries(ctx, chosen):
-            if is_dns or is_address(row.spec.address):
+            # Names can be looked up, sockets cannot; a static service takes neither.
+            address = row.spec.address
+            if is_address(address) or (is_dns and not address.startswith(UNIX)):
                 yield from _workload_entry(ctx, row, port)
         for pod in _selected_pods(ctx, chosen):
             if pod.status.pod_ip:
