@@ -82,6 +82,11 @@ class InboundClusterName(NamedTuple):
         return InboundClusterName(_port("an inbound cluster name", parts[1], text))
 
 
+def is_pipe(address: str) -> bool:
+    """Tell whether an address is a Unix socket: a path, or an abstract name after ``@``."""
+    return address.startswith(("/", "@"))
+
+
 class ListenerName(NamedTuple):
     """A listener bound to an address, ``BIND_PORT`` (N-20); a Unix path names itself (port 0)."""
 
@@ -90,12 +95,12 @@ class ListenerName(NamedTuple):
 
     def __str__(self) -> str:
         """Format the name."""
-        return self.bind if self.bind.startswith("/") else f"{self.bind}_{self.port}"
+        return self.bind if is_pipe(self.bind) else f"{self.bind}_{self.port}"
 
     @staticmethod
     def parse(text: str) -> "ListenerName":
         """Read the name. Raises: BadName."""
-        if text.startswith("/"):
+        if is_pipe(text):
             return ListenerName(text, 0)
         bind, mark, port = text.rpartition("_")
         if not mark or not bind:
@@ -117,7 +122,7 @@ class RouteName(NamedTuple):
     @property
     def pipe(self) -> str:
         """The Unix path, empty for the others."""
-        return self.host if self.host.startswith("/") else ""
+        return self.host if is_pipe(self.host) else ""
 
     def __str__(self) -> str:
         """Format the name."""
@@ -128,7 +133,7 @@ class RouteName(NamedTuple):
     @staticmethod
     def parse(text: str) -> "RouteName":
         """Read the name. Raises: BadName."""
-        if text.startswith("/"):
+        if is_pipe(text):
             return RouteName(0, text)
         host, _, port = text.rpartition(":")
         return RouteName(_port("a route configuration name", port, text), host)

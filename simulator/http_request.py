@@ -151,9 +151,10 @@ def _canonical_path(manager: Manager, path: str) -> str:
                 only = only.replace(code, "/" if code[1] == "2" else "\\")
     if manager.normalize_path.value and only.startswith("/"):
         only = _without_dots(_unescaped(only).replace("\\", "/"))
-    if manager.merge_slashes:
-        while "//" in only:
-            only = only.replace("//", "/")
+    if manager.merge_slashes and "//" in only:
+        # Nothing but slashes becomes two of them: Envoy keeps the first and the last one.
+        first, last = only.startswith("/") * "/", only.endswith("/") * "/"
+        only = f"{first}{'/'.join(part for part in only.split('/') if part)}{last}"
     return only + mark + query
 
 

@@ -14,6 +14,7 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
     http_connection_manager_pb2 as hcm_pb2,
 )
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from pilothouse.model.names import is_pipe
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.tcp_policy import NO_TCP_POLICY, TcpPolicy, apply_tcp_policy
 
@@ -98,7 +99,7 @@ def tcp_filter(
 
 def socket_address(address: str, port: int) -> address_pb2.Address:
     """Build an address from an IP and port, or from the path of a Unix socket."""
-    if address.startswith("/"):
+    if is_pipe(address):
         return address_pb2.Address(pipe=address_pb2.Pipe(path=address))
     return address_pb2.Address(
         socket_address=address_pb2.SocketAddress(address=address, port_value=port)

@@ -16,7 +16,7 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.inputs import SIDECARS
-from pilothouse.model.names import ClusterName, ListenerName, RouteName
+from pilothouse.model.names import ClusterName, ListenerName, RouteName, is_pipe
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode
@@ -104,15 +104,15 @@ def _without_repeats(plans: Iterable[ListenerPlan]) -> Iterator[ListenerPlan]:
 def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[ListenerPlan]:
     # A port the user opened by hand is locked: the catch-all adds nothing to it (3.7).
     number = listener.port or 0
-    is_pipe = listener.bind.startswith("/")
-    binds = is_pipe or not listener.is_captured or view.mode is InterceptionMode.NONE
+    is_socket = is_pipe(listener.bind)
+    binds = is_socket or not listener.is_captured or view.mode is InterceptionMode.NONE
     bind = listener.bind or (view.localhost if binds else view.wildcard)
     row = ctx.row(SIDECARS, view.scope.sidecar or ObjectKey("", ""))
     if row is None:
         return
     protocol = listener.protocol
     source = Source.of(row.meta, listener.path)
-    if is_pipe and not protocol.is_http:
+    if is_socket and not protocol.is_http:
         ctx.report(_opaque_pipe(source))
         return
     is_wildcard = bind == view.wildcard and not binds
@@ -131,7 +131,7 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
         is_wildcard=is_wildcard,
         binds_port=binds,
         source=source,
-        route=None if kind is Kind.TCP else str(RouteName(number, bind if is_pipe else "")),
+        route=None if kind is Kind.TCP else str(RouteName(number, bind if is_socket else "")),
         tcp=tuple(tcp.values()),
         is_locked=True,
         protocol=protocol,
