@@ -7,7 +7,6 @@ that occur in what we build (lengths, ranges, required fields and oneofs), not e
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -73,7 +72,7 @@ def _field_violations(
     for kind in ("uint32", "int32", "uint64", "int64"):
         if kind in rule and not _is_within(value, rule[kind]):
             yield f"{path}: {value} is out of range"
-    if rule.get("duration", {}).get("gt") == "0s" and value.ToTimedelta() <= timedelta(0):
+    if rule.get("duration", {}).get("gt") == "0s" and value.ToNanoseconds() <= 0:
         yield f"{path}: must be longer than nothing"
 
 

@@ -27,6 +27,17 @@ _FREE: Final = frozenset((_METADATA, "google.protobuf.Struct"))
 """Made here and nowhere else, without anything its rules could refuse."""
 
 
+_OFTEN_EQUAL: Final = frozenset(
+    (
+        "envoy.config.cluster.v3.CircuitBreakers",
+        "envoy.config.cluster.v3.OutlierDetection",
+        "envoy.config.core.v3.ConfigSource",
+        "envoy.config.route.v3.RetryPolicy",
+    )
+)
+"""Parts that are the same in thousands of resources: looked up by their bytes."""
+
+
 class Violation(NamedTuple):
     """
     The first thing wrong in a message.
@@ -184,6 +195,10 @@ def _check_any(message: Value) -> Violation | None:
     return _packed_violation(message.type_url, message.value)
 
 
+def _remembered(message: Value) -> Violation | None:
+    return _packed_violation(message.DESCRIPTOR.full_name, message.SerializeToString())
+
+
 @lru_cache(maxsize=4096)
 def _packed_violation(type_url: str, value: bytes) -> Violation | None:
     # Most packed messages are the same in thousands of resources.
@@ -210,7 +225,7 @@ def _single_check(field: FieldDescriptor, rule: Rules) -> _Check | None:
         return None if own is None else _value_check(own)
     if rule.get("message", {}).get("skip"):
         return None
-    nested = _message_check(inner)
+    nested = _remembered if inner.full_name in _OFTEN_EQUAL else _message_check(inner)
     deeper = None if nested is None else _nested_check(nested)
     if own is None:
         return deeper
