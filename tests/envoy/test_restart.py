@@ -7,7 +7,6 @@ Nothing here needs root: the example mesh runs on loopback addresses of this fil
 import asyncio
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,7 +56,8 @@ async def test_no_request_is_lost_while_the_control_plane_is_away(
         back = time.monotonic()
         await until(lambda: count_since(back) >= 100)
         samples = traffic.since(0)
-    assert Counter(sample.status for sample in samples) == {200: len(samples)}
+    lost = {each.started - killed: each.status for each in samples if each.status != 200}
+    assert not lost, f"seconds after the kill: {lost}; back after {back - killed}"
 
 
 async def until(condition: Callable[[], bool]) -> None:

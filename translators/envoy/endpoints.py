@@ -21,7 +21,7 @@ from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
 from pilothouse.model.scopes import Scope, reached
-from pilothouse.model.services import Service, ServiceKey, service
+from pilothouse.model.services import Resolution, Service, ServiceKey, service
 from pilothouse.model.topology_labels import NODE_LABEL
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.provenance import ISTIO
@@ -61,6 +61,8 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     owner = reached(ctx, asked.scope, name.host)
     if owner is None or owner.port(name.port) is None or owner.host != name.host:
         return None
+    if owner.resolution is not Resolution.ENDPOINTS:
+        return None  # its cluster finds endpoints by itself, and some of it is not for EDS
     key = governing_rule(
         ctx, RuleQuestion(asked.scope.namespace, asked.labels, name.host, owner.namespace)
     )
