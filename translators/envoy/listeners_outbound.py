@@ -62,9 +62,7 @@ def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     """Return the outbound listeners of a view, virtualOutbound last (LS-01)."""
     unknown = ctx.get(unknown_destination, view.scope)
     found = [
-        ctx.get_or_none(
-            outbound_listener, ListenerKey(plan, view.profile, view.http10, unknown)
-        )
+        ctx.get_or_none(outbound_listener, ListenerKey(plan, view.profile, view.http10, unknown))
         for plan in ctx.get(listener_plans, view)
     ]
     if view.mode is not InterceptionMode.NONE:
