@@ -74,6 +74,8 @@ metadata:
   namespace: {namespace}
 spec:
   host: {name}
+  trafficPolicy:
+    connectionPool: {{tcp: {{connectTimeout: {timeout}s}}}}
   subsets:
   - name: v1
     labels: {{version: v1}}
@@ -140,6 +142,11 @@ class Mesh:
         path = self._path(f"ns{namespace}", "routing")
         return self._beside(path, self._routing(namespace, weight))
 
+    def rule_change(self, namespace: int, timeout_seconds: int) -> tuple[Path, Path]:
+        """Give the clusters of one DestinationRule of a namespace another connect timeout."""
+        path = self._path(f"ns{namespace}", "routing")
+        return self._beside(path, self._routing(namespace, 100, timeout_seconds))
+
     def _beside(self, path: Path, text: str) -> tuple[Path, Path]:
         new = path.with_name(f".{path.name}.new")
         new.write_text(text)
@@ -168,7 +175,7 @@ class Mesh:
             for ordinal in range(endpoints)
         )
 
-    def _routing(self, namespace: int, weight: int) -> str:
+    def _routing(self, namespace: int, weight: int, timeout_seconds: int = 10) -> str:
         routed = range(namespace, self.services, NAMESPACES)[:ROUTED]
         return "".join(
             _ROUTING.format(
@@ -176,6 +183,7 @@ class Mesh:
                 namespace=f"ns{namespace}",
                 weight=weight if index == namespace else 100,
                 rest=100 - weight if index == namespace else 0,
+                timeout=timeout_seconds if index == namespace else 10,
             )
             for index in routed
         )

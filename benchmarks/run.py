@@ -27,7 +27,7 @@ from processes import HERE, Helper, Server
 from rich.console import Console
 from rich.table import Table
 
-from pilothouse.model.resource import EDS, RDS
+from pilothouse.model.resource import CDS, EDS, RDS
 
 BETWEEN_SAMPLES_SECONDS: Final = 0.15
 """Longer than the quiet time, so that each change comes to an idle server, as most do."""
@@ -227,6 +227,12 @@ async def measure(options: Options) -> dict[str, Any]:
             RDS,
             max(2, options.samples // 2),
             lambda index: run.mesh.route_change(index % NAMESPACES, 99 - index % 90),
+        )
+        await run.push(
+            "one DestinationRule",
+            CDS,
+            max(2, options.samples // 2),
+            lambda index: run.mesh.rule_change(index % NAMESPACES, 11 + index % 60),
         )
         await run.no_op()
         results = run.results
