@@ -251,13 +251,15 @@ async def test_a_cookie_keeps_a_user_at_one_endpoint(mesh: LiveMesh) -> None:
         POLICY % "{loadBalancer: {consistentHash: {httpCookie: {name: seat, ttl: 60s, path: /}}}}"
     )
     met = set()
-    for _ in range(12):
+    for _ in range(60):  # new users: the ring is not cut in halves
         first = await ask(mesh)
         cookie = first.headers["set-cookie"]
         assert re.match(r'seat="[0-9a-f]+"; Max-Age=60; Path=/', cookie)
         headers = {"cookie": cookie.partition(";")[0]}
         assert await answers(mesh, 4, headers=headers) == {first.by: 4}
         met.add(first.by)
+        if len(met) > 1:
+            break
     assert met == {"web-v1", "web-v2"}
 
 
