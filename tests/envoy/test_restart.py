@@ -18,7 +18,12 @@ from pilothouse.demo.mesh import BookinfoMesh
 from pilothouse.demo.story import READERS, STAGES
 from pilothouse.demo.traffic import Traffic
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180), pytest.mark.xdist_group("restart")]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.alone,
+    pytest.mark.timeout(180),
+    pytest.mark.xdist_group("restart"),
+]
 LOOPBACK = "127.63"
 PATIENCE_SECONDS = 60
 
