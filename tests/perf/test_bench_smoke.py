@@ -24,7 +24,12 @@ def test_every_phase_runs_on_a_small_mesh(tmp_path: Path) -> None:
     assert results["rejected"] == 0
     assert results["streams_lost"] == []
     titles = [pushes["title"] for pushes in results["pushes"]]
-    assert titles == ["one endpoint", "one VirtualService", "one endpoint, --debounce 0"]
+    assert titles == [
+        "one endpoint",
+        "one VirtualService",
+        "one DestinationRule",
+        "one endpoint, --debounce 0",
+    ]
     for pushes in results["pushes"]:
         assert len(pushes["whole"]["values"]) == len(pushes["floor"]["values"]) >= 2
         assert min(pushes["notice"]["values"]) > 0
