@@ -250,13 +250,15 @@ async def test_a_cookie_keeps_a_user_at_one_endpoint(mesh: LiveMesh) -> None:
     await mesh.apply(
         POLICY % "{loadBalancer: {consistentHash: {httpCookie: {name: seat, ttl: 60s, path: /}}}}"
     )
-    # Envoy makes the cookie from the connection, so how new users spread is not ours to say.
+    # Envoy makes the cookie from the connection, so on a kept one all newcomers get the same.
     for _ in range(12):
         first = await ask(mesh)
         cookie = first.headers["set-cookie"]
         assert re.match(r'seat="[0-9a-f]+"; Max-Age=60; Path=/', cookie)
         headers = {"cookie": cookie.partition(";")[0]}
         assert await answers(mesh, 4, headers=headers) == {first.by: 4}
+    met = {(await ask(mesh, headers={"cookie": f"seat=user-{n}"})).by for n in range(60)}
+    assert met == {"web-v1", "web-v2"}
 
 
 async def test_a_source_address_keeps_a_client_at_one_endpoint(mesh: LiveMesh) -> None:
