@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pilothouse.certs.identity import WorkloadIdentity
 from pilothouse.errors import SourceError
+from pilothouse.model.identity import WorkloadIdentity
 
 ROOT_LIFETIME: Final = timedelta(days=3_650)
 LEAF_LIFETIME: Final = timedelta(hours=24)

@@ -9,6 +9,8 @@ proxies. Reading the node message is the business of `pilothouse.xds.node`.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pilothouse.model.identity import WorkloadIdentity
+
 
 class NodeType(StrEnum):
     """The first part of a node id."""
@@ -36,6 +38,21 @@ class InterceptionMode(StrEnum):
     REDIRECT = "REDIRECT"
     TPROXY = "TPROXY"
     NONE = "NONE"
+
+
+class CertificateSource(StrEnum):
+    """
+    Where a proxy has the mesh's certificates from (SDS names ``default`` and ``ROOTCA``).
+
+    AGENT: an agent beside it, over its bootstrap's cluster ``sds-grpc`` (security.md D-A-7). ADS:
+    this server, over its discovery stream. NONE: it has none and speaks plain text.
+    """
+
+    __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
+
+    NONE = "none"
+    AGENT = "agent"
+    ADS = "ads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +86,7 @@ class Proxy:
     `name` and `id_namespace` are the parts of the third field of the node id; `namespace` is
     metadata NAMESPACE, else `id_namespace`. `ips` begins with the address of the node id. `domain`
     is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs.
+    `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
     id: str
@@ -89,3 +107,5 @@ class Proxy:
     dns_capture: bool = False
     http10: bool = False
     unprivileged: bool = False
+    certificates: CertificateSource = CertificateSource.NONE
+    identity: WorkloadIdentity | None = None

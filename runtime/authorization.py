@@ -6,7 +6,7 @@ Joins `certs` and `xds`, which may not know each other.
 
 from typing import Final
 
-from pilothouse.certs.identity import InvalidIdentity, WorkloadIdentity
+from pilothouse.model.identity import InvalidIdentity, WorkloadIdentity
 from pilothouse.model.proxies import Proxy
 from pilothouse.xds.auth import NotAuthorized, PeerProperties
 

@@ -12,7 +12,14 @@ from typing import Final
 
 from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
 from pilothouse._pb.google.protobuf.struct_pb2 import Struct, Value
-from pilothouse.model.proxies import InterceptionMode, Locality, NodeType, Profile, Proxy
+from pilothouse.model.proxies import (
+    CertificateSource,
+    InterceptionMode,
+    Locality,
+    NodeType,
+    Profile,
+    Proxy,
+)
 from pilothouse.xds.requests import InvalidRequest
 
 MAX_NODE_BYTES: Final = 256 * 1024
@@ -27,9 +34,13 @@ ISTIO_EXTENSIONS: Final = frozenset(
 PROFILE_KEY: Final = "PILOTHOUSE_PROFILE"
 """Metadata key that names the profile outright: `envoy` or `istio-proxy`."""
 
+CERTIFICATES_KEY: Final = "PILOTHOUSE_CERTIFICATES"
+"""Metadata key that names the source of the mesh's certificates: `none`, `agent` or `ads`."""
+
 _NODE_TYPES: Final = tuple(kind.value for kind in NodeType)
 _INTERCEPTION_MODES: Final = frozenset(mode.value for mode in InterceptionMode)
 _PROFILES: Final = tuple(profile.value for profile in Profile)
+_SOURCES: Final = tuple(source.value for source in CertificateSource)
 _TRUE: Final = frozenset({"true", "1"})
 
 Json = str | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -84,6 +95,7 @@ def read_proxy(node: Node | None) -> Proxy:
         dns_capture=_flag(metadata.get("DNS_CAPTURE")),
         http10=_flag(metadata.get("HTTP10")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
+        certificates=_certificates(metadata),
     )
 
 
@@ -140,6 +152,19 @@ def _profile(node: Node, metadata: Mapping[str, Json]) -> Profile:
     if any(extension.name in ISTIO_EXTENSIONS for extension in node.extensions):
         return Profile.ISTIO_PROXY
     return Profile.ENVOY
+
+
+def _certificates(metadata: Mapping[str, Json]) -> CertificateSource:
+    named = _text(metadata.get(CERTIFICATES_KEY))
+    if named:
+        if named not in _SOURCES:
+            raise InvalidNode(
+                f"{CERTIFICATES_KEY} is {named[:64]!r}; known are {', '.join(_SOURCES)}"
+            )
+        return CertificateSource(named)
+    # Istio's agent sends its whole ProxyConfig, and its bootstrap has the cluster sds-grpc.
+    has_agent = bool(metadata.get("PROXY_CONFIG"))
+    return CertificateSource.AGENT if has_agent else CertificateSource.NONE
 
 
 # -- the forms in which metadata comes ------------------------------------------------------------

@@ -15,7 +15,7 @@ from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
     DeltaDiscoveryResponse,
 )
 from pilothouse.certs.authority import Authority, KeyPair
-from pilothouse.certs.identity import WorkloadIdentity
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS
 from pilothouse.runtime.settings import Settings
 

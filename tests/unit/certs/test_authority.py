@@ -15,8 +15,8 @@ from pilothouse.certs.authority import (
     Authority,
     BadRoot,
 )
-from pilothouse.certs.identity import WorkloadIdentity
 from pilothouse.certs.server_tls import ServerTls
+from pilothouse.model.identity import WorkloadIdentity
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ALICE = WorkloadIdentity("cluster.local", "default", "alice")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.certs.identity import InvalidIdentity, WorkloadIdentity
+from pilothouse.model.identity import InvalidIdentity, WorkloadIdentity
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 
