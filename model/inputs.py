@@ -31,6 +31,7 @@ from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.tables import Table
 from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
+from pilothouse.model.trust import TrustBundle
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 THE_MESH: Final = ObjectKey("", "mesh")
@@ -136,6 +137,8 @@ def _workload_labels(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]:
 
 DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
 MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
+TRUST_BUNDLE: Final = Table[ObjectKey, TrustBundle]("TrustBundle")
+"""One row, under THE_MESH, if this control plane has a certificate authority."""
 NAMESPACES: Final = Table[ObjectKey, Namespace](
     "Namespace", {"client_reads": client_reads.of_annotated}
 )
@@ -198,7 +201,7 @@ TABLES: Final[Mapping[str, Table[Any, Any]]] = {
     for table in (
         DOMAIN, MESH_CONFIG, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS, PODS, NODES,
         SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
-        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS,
+        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, TRUST_BUNDLE,
     )
 }  # fmt: skip
 """Kind name -> table. Kinds that are held but not translated have none."""
