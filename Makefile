@@ -28,11 +28,8 @@ demo: setup ## control plane and a small mesh of real Envoys, with live traffic
 	$(BIN)/pilothouse demo
 
 # Two processes; tests that share something costly carry the same xdist_group mark.
-# Those marked `alone` watch for single lost requests and run with the machine to themselves;
-# pytest's exit code 5 says that the arguments chose none of them.
 test: setup ## the whole test suite
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not alone" $(PYTEST_ARGS)
-	$(BIN)/pytest -q -m alone $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(BIN)/pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -97,6 +97,9 @@ class BookinfoMesh:
         await asyncio.gather(
             *(envoy.wait_ready(timeout_seconds=_START_SECONDS) for envoy in self.envoys.values())
         )
+        # Envoys share a port silently (SO_REUSEPORT), programs end when theirs is taken: only they
+        # show that a second mesh came up at the same time on the same addresses.
+        self.raise_if_ended()
         return self
 
     async def stop(self) -> None:
