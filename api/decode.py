@@ -154,7 +154,7 @@ def _checked(name: str, row: Any, report: diagnosis.Report, findings: list[Findi
 
 
 def _has_error(findings: list[Finding]) -> bool:
-    # The three security kinds are held although an error says that they are not enforced.
+    # Two security kinds are held although an error says that they are not enforced.
     return any(
         each.severity is Severity.ERROR and each.code != "KindNotTranslated" for each in findings
     )

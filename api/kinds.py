@@ -23,6 +23,7 @@ from pilothouse.api.kubernetes_core import (
     ServiceAccount,
 )
 from pilothouse.api.opaque import Opaque
+from pilothouse.api.peer_authentication import PeerAuthentication
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.sidecar import Sidecar
 from pilothouse.api.virtual_service import VirtualService
@@ -61,6 +62,11 @@ def _networking(name: str, plural: str, row: type[msgspec.Struct]) -> Kind:
     return Kind(name=name, plural=plural, group="networking.istio.io", versions=versions, row=row)
 
 
+def _security(name: str, plural: str, row: type[msgspec.Struct]) -> Kind:
+    versions = ("v1", "v1beta1")
+    return Kind(name=name, plural=plural, group="security.istio.io", versions=versions, row=row)
+
+
 def _opaque(name: str, plural: str, group: str, *versions: str) -> Kind:
     return Kind(name=name, plural=plural, group=group, versions=versions, row=Opaque)
 
@@ -81,7 +87,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     _networking("Gateway", "gateways", Gateway),
     _opaque("EnvoyFilter", "envoyfilters", "networking.istio.io", "v1alpha3"),
     _opaque("ProxyConfig", "proxyconfigs", "networking.istio.io", "v1beta1"),
-    _opaque("PeerAuthentication", "peerauthentications", "security.istio.io", "v1", "v1beta1"),
+    _security("PeerAuthentication", "peerauthentications", PeerAuthentication),
     _opaque(
         "RequestAuthentication", "requestauthentications", "security.istio.io", "v1", "v1beta1"
     ),

@@ -12,6 +12,7 @@ from pilothouse.api.connection_check import (
 from pilothouse.api.locality_check import check_locality, check_zone_aware
 from pilothouse.api.mesh_config import MeshConfig, MeshTls
 from pilothouse.api.problem import Problem, duration, export_to, port, warning
+from pilothouse.api.proxy_config import check_connection_settings, check_proxy_headers
 from pilothouse.api.tls_names import CIPHERS, CURVES
 
 
@@ -59,8 +60,23 @@ def check(config: MeshConfig) -> Iterator[Problem]:
     if defaults is not None and defaults.outlier_detection is not None:
         path = "defaultTrafficPolicy.outlierDetection"
         yield from check_outliers(defaults.outlier_detection, path)
+    own = config.default_config
+    if own.proxy_headers is not None:
+        yield from check_proxy_headers(own.proxy_headers, "defaultConfig.proxyHeaders")
+    if own.connection_settings is not None:
+        path = "defaultConfig.connectionSettings"
+        yield from check_connection_settings(own.connection_settings, path)
+    yield from _check_tls(config)
+
+
+def _check_tls(config: MeshConfig) -> Iterator[Problem]:
     if config.tls_defaults is not None:
         yield from _check_tls_names(config.tls_defaults, "tlsDefaults")
+    if config.mesh_mtls is not None:
+        yield from _check_tls_names(config.mesh_mtls, "meshMTLS")
+        if config.mesh_mtls.ecdh_curves:
+            message = "Curves cannot be chosen for mutual TLS of the mesh."
+            yield Problem("meshMTLS.ecdhCurves", message, "Remove it; tlsDefaults has curves.")
 
 
 def _check_tls_names(tls: MeshTls, path: str) -> Iterator[Problem]:

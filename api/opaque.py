@@ -17,15 +17,12 @@ OPAQUE_KINDS: Final = frozenset(
         "WasmPlugin",
         "TrafficExtension",
         "Telemetry",
-        "PeerAuthentication",
         "RequestAuthentication",
         "AuthorizationPolicy",
     }
 )
 
-SECURITY_KINDS: Final = frozenset(
-    {"PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"}
-)
+SECURITY_KINDS: Final = frozenset({"RequestAuthentication", "AuthorizationPolicy"})
 """Kinds whose absence of effect leaves something open that its author meant to close."""
 
 

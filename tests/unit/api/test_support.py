@@ -72,6 +72,6 @@ def test_a_field_that_is_not_translated_is_named_with_its_path() -> None:
 def test_a_field_set_to_its_default_is_not_worth_a_word() -> None:
     """Writing out what holds anyway changes nothing, so nothing is said."""
     assert decode(_rule({"outlierDetection": {"consecutiveErrors": 0}})).findings == ()
-    assert decode_mesh_config({"enableAutoMtls": True}).findings == ()
-    [finding] = decode_mesh_config({"enableAutoMtls": False}).findings
+    assert decode_mesh_config({"enablePrometheusMerge": True}).findings == ()
+    [finding] = decode_mesh_config({"enablePrometheusMerge": False}).findings
     assert finding.code == "FieldNotTranslated"
