@@ -12,7 +12,9 @@ from typing import Any
 
 import grpc
 
-from pilothouse.certs.authority import BACKDATING, LEAF_LIFETIME, Authority, KeyPair
+from pilothouse.certs.authority import Authority
+from pilothouse.certs.issued import KeyPair
+from pilothouse.certs.issuing import BACKDATING, DEFAULT_TTL
 
 
 class ServerTls:
@@ -30,7 +32,7 @@ class ServerTls:
     def certificate(self) -> KeyPair:
         """Return a certificate with at least half its life left."""
         now = self._clock()
-        if self._current.not_after - now < (LEAF_LIFETIME + BACKDATING) / 2:
+        if self._current.not_after - now < (DEFAULT_TTL + BACKDATING) / 2:
             self._current = self._authority.issue_server(self._names, now)
         return self._current
 
