@@ -58,6 +58,11 @@ class ClusterName(NamedTuple):
             raise BadName("an outbound cluster name", text)
         return ClusterName(_port("an outbound cluster name", parts[1], text), parts[2], parts[3])
 
+    @staticmethod
+    def host_of(text: str) -> str:
+        """Return the host of a cluster's name; of any other text, some part of it."""
+        return text.rpartition("|")[2]
+
     @property
     def sni(self) -> str:
         """The SNI-DNAT form, ``outbound_.PORT_.SUBSET_.HOST`` (N-03)."""

@@ -1,12 +1,12 @@
 """
-Encoded xDS resources, and the layers they are shared in.
+Encoded xDS resources, framed for the wire.
 
 A resource is encoded once and framed once, then shared by every proxy that may have it. Bytes are
 immutable, a version is the hash of the content, so equal content is never sent twice. Knows how an
 `Any` is framed inside a discovery response and nothing else of protobuf.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
@@ -119,94 +119,3 @@ class Resource:
         return (
             f"Resource({SHORT_NAMES.get(self.type_url, self.type_url)} {self.name} {self.version})"
         )
-
-
-class ResourceLayer(Mapping[str, Resource]):
-    """An immutable set of resources by name, in order, compared by content."""
-
-    __slots__ = ("_resources", "version")
-
-    def __init__(self, resources: Iterable[Resource] = ()) -> None:
-        """Hold resources by name; of two with one name the first stays (traffic.md CL-01)."""
-        self._resources: dict[str, Resource] = {}
-        for resource in resources:
-            self._resources.setdefault(resource.name, resource)
-        self.version = content_version(
-            "".join(f"{r.name}\0{r.version}\n" for r in self._resources.values()).encode()
-        )
-
-    def __getitem__(self, name: str) -> Resource:
-        """Return the resource of that name."""
-        return self._resources[name]
-
-    def __contains__(self, name: object) -> bool:
-        """Tell whether there is a resource of that name."""
-        return name in self._resources
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield names in order."""
-        return iter(self._resources)
-
-    def __len__(self) -> int:
-        """Count resources."""
-        return len(self._resources)
-
-    def __eq__(self, other: object) -> bool:
-        """Compare by content."""
-        return isinstance(other, ResourceLayer) and self.version == other.version
-
-    def __hash__(self) -> int:
-        """Hash by content."""
-        return hash(self.version)
-
-
-def _in_both(one: ResourceLayer, other: ResourceLayer) -> Iterator[str]:
-    # The smaller is walked: most layers are a proxy's own few beside thousands shared by all.
-    small, large = (one, other) if len(one) < len(other) else (other, one)
-    return (name for name in small if name in large)
-
-
-class ResourceSet(Mapping[str, Resource]):
-    """
-    What a proxy of one class gets of one type: shared layers, the first to name one wins.
-
-    Layers are never merged: there may be as many sets as proxies, each of thousands of names.
-    """
-
-    __slots__ = ("_hidden", "layers", "version")
-
-    def __init__(self, layers: tuple[ResourceLayer, ...]) -> None:
-        """Stack layers."""
-        self.layers = layers
-        self.version = content_version("".join(layer.version for layer in layers).encode())
-        self._hidden = tuple(
-            frozenset(name for above in layers[:depth] for name in _in_both(above, layer))
-            for depth, layer in enumerate(layers)
-        )
-
-    def __getitem__(self, name: str) -> Resource:
-        """Return the resource of that name."""
-        for layer in self.layers:
-            if name in layer:
-                return layer[name]
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield names in order."""
-        for layer, hidden in zip(self.layers, self._hidden, strict=True):
-            if hidden:
-                yield from (name for name in layer if name not in hidden)
-            else:
-                yield from layer
-
-    def __len__(self) -> int:
-        """Count resources."""
-        return sum(map(len, self.layers)) - sum(map(len, self._hidden))
-
-    def __eq__(self, other: object) -> bool:
-        """Compare by content."""
-        return isinstance(other, ResourceSet) and self.version == other.version
-
-    def __hash__(self) -> int:
-        """Hash by content."""
-        return hash(self.version)

@@ -20,7 +20,8 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
 from pilothouse.graph.core import Graph, query
 from pilothouse.graph.findings import ConfigRef
 from pilothouse.graph.tables import Table
-from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource, ResourceLayer, ResourceSet
+from pilothouse.model.layers import ResourceLayer, ResourceSet
+from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
 from pilothouse.xds.publisher import Publisher, Root
 from pilothouse.xds.server import DiscoveryServer
 from pilothouse.xds.streams import StreamLimits, Streams

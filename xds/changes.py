@@ -2,34 +2,59 @@
 Which names differ between two sets of resources.
 
 Computed once per class and commit, so that each session of the class looks only at what changed.
-Layers that are the same in both sets are not looked into.
+Layers and shards that are the same in both sets are not looked into, and layers that many classes
+have in common are compared once.
 """
 
 from collections.abc import Iterable, Mapping
 
-from pilothouse.model.resource import Resource, ResourceLayer, ResourceSet
+from pilothouse.model.layers import Layer, ResourceSet
+from pilothouse.model.resource import Resource
 
 
-def changed_names(old: ResourceSet | None, new: ResourceSet | None) -> tuple[str, ...]:
-    """Return the names that were added, removed or changed, removed ones last."""
-    if old is None or new is None:
-        return tuple(new or old or ())
-    old_layers = {layer.version for layer in old.layers}
-    new_layers = {layer.version for layer in new.layers}
-    shared = old_layers & new_layers
-    if _order(old.layers, shared) != _order(new.layers, shared):
-        return _differing(old, new, (*new, *old))  # precedence changed, layers may shadow others
-    touched = [layer for layer in (*new.layers, *old.layers) if layer.version not in shared]
-    return _differing(old, new, (name for layer in touched for name in layer))
+class Comparison:
+    """Compares sets of one commit; remembers what it found for the layers these share."""
+
+    __slots__ = ("_differing",)
+
+    def __init__(self) -> None:
+        """Start with nothing compared."""
+        self._differing: dict[tuple[Layer, Layer], tuple[str, ...]] = {}
+
+    def changed_names(self, old: ResourceSet | None, new: ResourceSet | None) -> tuple[str, ...]:
+        """Return the names that were added, removed or changed."""
+        if old is None or new is None:
+            return tuple(new or old or ())
+        if len(old.layers) != len(new.layers):
+            return differing(old, new, (*new, *old))
+        pairs = zip(old.layers, new.layers, strict=True)
+        # Who owns a name, or what it owns, can only change with a layer that has the name.
+        names = [name for before, after in pairs for name in self._in_layer(before, after)]
+        return differing(old, new, names)
+
+    def _in_layer(self, before: Layer, after: Layer) -> tuple[str, ...]:
+        if before.version == after.version:
+            return ()
+        found = self._differing.get((before, after))
+        if found is None:
+            found = self._differing[before, after] = _in_shards(before, after)
+        return found
 
 
-def _order(layers: Iterable[ResourceLayer], shared: set[str]) -> list[str]:
-    return [layer.version for layer in layers if layer.version in shared]
+def _in_shards(before: Layer, after: Layer) -> tuple[str, ...]:
+    if len(before.shards) != len(after.shards):
+        return differing(before, after, (*after, *before))
+    found: dict[str, None] = {}
+    for old, new in zip(before.shards, after.shards, strict=True):
+        if old.version != new.version:
+            found.update(dict.fromkeys(differing(old, new, (*new, *old))))
+    return tuple(found)
 
 
-def _differing(
+def differing(
     old: Mapping[str, Resource], new: Mapping[str, Resource], names: Iterable[str]
 ) -> tuple[str, ...]:
+    """Return those of some names that two mappings do not agree on."""
     found: dict[str, None] = {}
     for name in names:
         before, after = old.get(name), new.get(name)

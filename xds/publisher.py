@@ -17,9 +17,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph, Node, Query
+from pilothouse.model.layers import ResourceSet
 from pilothouse.model.proxies import Proxy
-from pilothouse.model.resource import WILDCARD_TYPES, Resource, ResourceSet
-from pilothouse.xds.changes import changed_names
+from pilothouse.model.resource import WILDCARD_TYPES, Resource
+from pilothouse.xds.changes import Comparison
 from pilothouse.xds.requests import Request, Variant
 from pilothouse.xds.session import Effects, Outgoing, Session
 
@@ -236,22 +237,25 @@ class Publisher:
                 await asyncio.sleep(0)
                 yielded_at = self._clock()
         woken: dict[Member, None] = {}
+        comparison = Comparison()
         for entry in changed:
-            self._mark(entry, committed_at, woken)
+            self._mark(entry, comparison, committed_at, woken)
         for node in moved:
             self._move(node, committed_at, woken)
         for member in woken:
             member.wake()
         return len(woken)
 
-    def _mark(self, entry: _Entry, now: float, woken: dict[Member, None]) -> None:
+    def _mark(
+        self, entry: _Entry, comparison: Comparison, now: float, woken: dict[Member, None]
+    ) -> None:
         old, entry.value = entry.value, entry.node.value
         entry.changed_at = entry.node.changed_at
         names: Iterable[str] | None
         if entry.name is not None:
             names = (entry.name,)
         else:
-            names = changed_names(old, entry.value)
+            names = comparison.changed_names(old, entry.value)
             if not names:
                 return
         for channel in entry.channels:

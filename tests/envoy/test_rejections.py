@@ -23,8 +23,9 @@ from pilothouse._pb.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from pilothouse.demo.envoy import EnvoyProcess
 from pilothouse.graph.core import Ctx, Query
 from pilothouse.graph.findings import ConfigRef
+from pilothouse.model.layers import ResourceLayer, ResourceSet
 from pilothouse.model.proxies import InterceptionMode
-from pilothouse.model.resource import CDS, LDS, RDS, Resource, ResourceLayer, ResourceSet
+from pilothouse.model.resource import CDS, LDS, RDS, Resource
 from pilothouse.runtime import control_plane
 from pilothouse.runtime.settings import Settings
 from pilothouse.translators.envoy import roots

@@ -193,7 +193,7 @@ def test_an_edit_of_a_policy_builds_one_cluster(meshes: list[MadeMesh]) -> None:
     for mesh, run in zip(meshes, runs, strict=True):
         views = min(mesh.proxies, NAMESPACES)
         assert run.nodes["translators.envoy.clusters.outbound_cluster"] == 1, run
-        assert run.total <= 8 + 4 * views + len(mesh.classes), run
+        assert run.total <= 8 + 5 * views + len(mesh.classes), run
         assert run.changed <= len(mesh.classes), run
     assert runs[0].total == runs[1].total
 

@@ -1,8 +1,9 @@
 """
 Outbound clusters (CDS): one per service port and subset a client can see (traffic.md N-01, 2.3).
 
-`outbound_clusters` gathers what a scope sees; `outbound_cluster` builds one cluster and is shared
-by every scope that obeys the same rule for it.
+`outbound_clusters` gathers what a scope sees, shard by shard, so that a changed rule gathers the
+services beside it again and not all; `outbound_cluster` builds one cluster and is shared by every
+scope that obeys the same rule for it.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pilothouse.model.classes import View
 from pilothouse.model.endpoint_policy import Client, endpoint_policy, plan_of
 from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.entry_traits import entry_traits
+from pilothouse.model.layers import ResourceLayer, ShardedLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
 from pilothouse.model.policies import (
@@ -30,8 +32,8 @@ from pilothouse.model.policies import (
     policy_for,
 )
 from pilothouse.model.protocols import Protocol
-from pilothouse.model.resource import CDS, Resource, ResourceLayer
-from pilothouse.model.scopes import Scope, scope_services
+from pilothouse.model.resource import CDS, Resource
+from pilothouse.model.scopes import Scope, service_shards
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
 from pilothouse.translators.envoy.cluster_findings import (
     closed_for_tls,
@@ -96,14 +98,30 @@ class ClusterKey(NamedTuple):
     client: Client = ()
 
 
+class ClusterShardKey(NamedTuple):
+    """The clusters of one shard of a scope's services."""
+
+    view: ClusterView
+    shard: int
+
+
 @query
-def outbound_clusters(ctx: Ctx, view: ClusterView) -> ResourceLayer:
-    """Return the outbound clusters of a scope, in service order (CL-01)."""
+def outbound_clusters(ctx: Ctx, view: ClusterView) -> ShardedLayer:
+    """Return the outbound clusters of a scope (CL-01)."""
+    shards = range(len(ctx.get(service_shards, view.scope)))
+    layers = [ctx.get(cluster_shard, ClusterShardKey(view, shard)) for shard in shards]
+    return ShardedLayer(tuple(layers), ClusterName.host_of)
+
+
+@query
+def cluster_shard(ctx: Ctx, key: ClusterShardKey) -> ResourceLayer:
+    """Return the clusters of a shard of services, in service order (CL-01)."""
+    view = key.view
     return ResourceLayer(
         cluster
-        for owner in ctx.get(scope_services, view.scope)
-        for key in _cluster_keys(ctx, view, owner)
-        if (cluster := ctx.get_or_none(outbound_cluster, key)) is not None
+        for owner in ctx.item(service_shards, view.scope, key.shard) or ()
+        for cluster_key in _cluster_keys(ctx, view, owner)
+        if (cluster := ctx.get_or_none(outbound_cluster, cluster_key)) is not None
     )
 
 

@@ -10,6 +10,7 @@ from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import Inbound, InboundPort
+from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
     BLACK_HOLE_CLUSTER,
@@ -25,7 +26,7 @@ from pilothouse.model.policies import (
     merged_rule,
     policy_for,
 )
-from pilothouse.model.resource import CDS, Resource, ResourceLayer
+from pilothouse.model.resource import CDS, Resource
 from pilothouse.model.services import Registry, ServiceKey, service
 from pilothouse.translators.envoy.cluster_policy import apply_connection_pool
 from pilothouse.translators.envoy.encoding import encode, pack

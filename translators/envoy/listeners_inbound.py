@@ -14,6 +14,7 @@ from pilothouse._pb.envoy.config.route.v3 import route_pb2
 from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import Inbound, InboundPort
+from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
     BLACK_HOLE_CLUSTER,
@@ -27,7 +28,7 @@ from pilothouse.model.names import (
 )
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import InterceptionMode
-from pilothouse.model.resource import LDS, Resource, ResourceLayer
+from pilothouse.model.resource import LDS, Resource
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
     RAW,

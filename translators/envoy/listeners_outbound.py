@@ -9,6 +9,7 @@ from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import View
 from pilothouse.model.egress import unknown_destination
+from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
     BLACK_HOLE_CLUSTER,
@@ -18,7 +19,7 @@ from pilothouse.model.names import (
     VIRTUAL_OUTBOUND,
 )
 from pilothouse.model.proxies import InterceptionMode, Profile
-from pilothouse.model.resource import LDS, Resource, ResourceLayer
+from pilothouse.model.resource import LDS, Resource
 from pilothouse.model.scopes import Scope
 from pilothouse.translators.envoy.chain_overlaps import told_apart
 from pilothouse.translators.envoy.dynamic_dns import dynamic_sni_filter

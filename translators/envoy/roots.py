@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from pilothouse.graph.core import Ctx, Query, query
 from pilothouse.model.classes import Inbound, ProxyClass, View, proxy_class
 from pilothouse.model.endpoint_policy import Client
+from pilothouse.model.layers import ResourceSet
 from pilothouse.model.proxies import NodeType
-from pilothouse.model.resource import CDS, EDS, LDS, RDS, ResourceSet
+from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.translators.envoy.clusters import ClusterView, outbound_clusters
 from pilothouse.translators.envoy.clusters_inbound import (
     Families,

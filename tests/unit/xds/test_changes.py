@@ -4,25 +4,63 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xds_model import resource
 
-from pilothouse.model.resource import CDS, ResourceLayer, ResourceSet
-from pilothouse.xds.changes import changed_names
+from pilothouse.model.layers import ResourceLayer, ResourceSet, ShardedLayer
+from pilothouse.model.resource import CDS
+from pilothouse.model.sharding import shard_count, shard_of
+from pilothouse.xds.changes import Comparison
+
+rows = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("12"), max_size=5)
+
+
+def layer_of(found):
+    """Return a layer in one piece."""
+    return ResourceLayer(resource(CDS, name, text) for name, text in found.items())
+
+
+def sharded(found, count):
+    """Return a layer of the same content in shards."""
+    shards = [{} for _ in range(count)]
+    for name, text in found.items():
+        shards[shard_of(name, count)][name] = text
+    return ShardedLayer(tuple(map(layer_of, shards)), str)
+
 
 layers = st.lists(
-    st.dictionaries(st.sampled_from("abcd"), st.sampled_from("12"), max_size=3).map(
-        lambda rows: ResourceLayer(resource(CDS, name, text) for name, text in rows.items())
-    ),
-    max_size=4,
+    st.one_of(rows.map(layer_of), st.builds(sharded, rows, st.sampled_from([1, 2, 4]))), max_size=4
 ).map(lambda made: ResourceSet(tuple(made)))
 
 
-@given(layers, layers)
-def test_by_layers_equals_by_names(old, new):
-    """Looking into changed layers only finds what comparing everything finds."""
-    names = {*old, *new}
-    expected = {name for name in names if old.get(name) != new.get(name)}
-    assert set(changed_names(old, new)) == expected
+@given(st.lists(layers, min_size=2, max_size=4))
+def test_by_layers_equals_by_names(sets):
+    """Looking into changed layers only finds what comparing everything finds, whatever is kept."""
+    comparison = Comparison()
+    for old in sets:
+        for new in sets:
+            names = {*old, *new}
+            expected = {name for name in names if old.get(name) != new.get(name)}
+            found = comparison.changed_names(old, new)
+            assert set(found) == expected
+            assert len(found) == len(expected)
 
 
 def test_unknown_sets_differ_in_everything():
     made = ResourceSet((ResourceLayer([resource(CDS, "a")]),))
-    assert changed_names(None, made) == changed_names(made, None) == ("a",)
+    assert Comparison().changed_names(None, made) == ("a",)
+    assert Comparison().changed_names(made, None) == ("a",)
+
+
+@given(rows, st.sampled_from([1, 2, 4, 8]))
+def test_shards_hold_what_one_piece_would(found, count):
+    """A sharded layer has the names of all its shards, and finds each; nothing else."""
+    whole, layer = layer_of(found), sharded(found, count)
+    assert dict(layer) == dict(whole)
+    assert len(layer) == len(whole)
+    assert all((name in layer) == (name in whole) for name in ["", "a", "b|c", "é", *whole])
+
+
+def test_shards_stay_small():
+    """Each shard has 32 members at most on average, and they are as many as that needs."""
+    for members in (0, 1, 32, 33, 64, 65, 1_000, 10_000):
+        count = shard_count(members)
+        assert members <= 32 * count
+        assert count == 1 or members > 16 * count
