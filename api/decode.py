@@ -15,6 +15,7 @@ from pilothouse.api import diagnosis, support
 from pilothouse.api.checks import CHECKS
 from pilothouse.api.duration import Duration
 from pilothouse.api.kinds import KINDS, MESH_CONFIG, Kind, find, in_group
+from pilothouse.api.kubernetes_core import NEVER_READ, Secret
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.metadata import read_metadata
 from pilothouse.api.opaque import SECURITY_KINDS, Opaque
@@ -101,9 +102,12 @@ def decode(document: Any) -> Decoded:
             body["status"] = _known_status(kind.name, document["status"])
     else:
         body = {**document, "meta": meta}
-    row = _convert(body, kind.row, report, findings, strict=kind.is_istio)
+    told = _discreet(report) if kind.row is Secret else report
+    row = _convert(body, kind.row, told, findings, strict=kind.is_istio)
     if row is not None and kind.is_istio:
         _report_untranslated(kind, row, body["spec"], report)
+    if isinstance(row, Secret) and row.type in NEVER_READ:
+        return Decoded(ref, None)
     if row is not None:
         row = _checked(kind.name, row, report, findings)
     return Decoded(ref, row, tuple(findings))
@@ -165,6 +169,16 @@ def _reporter(ref: ConfigRef, findings: list[Finding]) -> diagnosis.Report:
         findings.append(Finding(severity, code, ref.at(path), message, remedy))
 
     return report
+
+
+def _discreet(report: diagnosis.Report) -> diagnosis.Report:
+    # What is of the wrong type is usually quoted, and a password may well look like a number.
+    def told(severity: Severity, code: str, path: str, message: str, remedy: str) -> None:
+        if path.startswith(("data", "stringData")):
+            message = "This cannot be a value here; it is not shown, as it may be secret."
+        report(severity, code, path, message, remedy)
+
+    return told
 
 
 def _report_untranslated(

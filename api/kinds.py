@@ -24,6 +24,7 @@ from pilothouse.api.kubernetes_core import (
 )
 from pilothouse.api.opaque import Opaque
 from pilothouse.api.peer_authentication import PeerAuthentication
+from pilothouse.api.rbac import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.sidecar import Sidecar
 from pilothouse.api.virtual_service import VirtualService
@@ -37,7 +38,11 @@ MESH_CONFIG: Final = "MeshConfig"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A kind of object and the type of its rows. `group` is empty for the core group."""
+    """
+    A kind of object and the type of its rows. `group` is empty for the core group.
+
+    `has_free_names` tells that names need not be DNS names, as in ``system:node``.
+    """
 
     name: str
     plural: str
@@ -45,6 +50,7 @@ class Kind:
     versions: tuple[str, ...]
     row: type[msgspec.Struct]
     namespaced: bool = True
+    has_free_names: bool = False
 
     @property
     def is_istio(self) -> bool:
@@ -69,6 +75,18 @@ def _security(name: str, plural: str, row: type[msgspec.Struct]) -> Kind:
 
 def _opaque(name: str, plural: str, group: str, *versions: str) -> Kind:
     return Kind(name=name, plural=plural, group=group, versions=versions, row=Opaque)
+
+
+def _rbac(name: str, plural: str, row: type[msgspec.Struct], *, namespaced: bool) -> Kind:
+    return Kind(
+        name=name,
+        plural=plural,
+        group="rbac.authorization.k8s.io",
+        versions=("v1", "v1beta1"),
+        row=row,
+        namespaced=namespaced,
+        has_free_names=True,
+    )
 
 
 def _core(name: str, plural: str, row: type[msgspec.Struct], *, namespaced: bool = True) -> Kind:
@@ -103,6 +121,10 @@ KINDS: Final[tuple[Kind, ...]] = (
     _core("ServiceAccount", "serviceaccounts", ServiceAccount),
     _core("Secret", "secrets", Secret),
     _core("ConfigMap", "configmaps", ConfigMap),
+    _rbac("Role", "roles", Role, namespaced=True),
+    _rbac("RoleBinding", "rolebindings", RoleBinding, namespaced=True),
+    _rbac("ClusterRole", "clusterroles", ClusterRole, namespaced=False),
+    _rbac("ClusterRoleBinding", "clusterrolebindings", ClusterRoleBinding, namespaced=False),
     Kind(
         name="EndpointSlice",
         plural="endpointslices",

@@ -5,6 +5,8 @@ Only fields that may change what a proxy is served are declared; everything else
 is skipped, so that a write to it compares equal and stops there.
 """
 
+from typing import Final
+
 import msgspec
 
 from pilothouse.api.meta import ObjectMeta
@@ -222,6 +224,10 @@ class ServiceAccount(KubernetesStruct, frozen=True):
     """A ServiceAccount."""
 
     meta: ObjectMeta
+
+
+NEVER_READ: Final = frozenset({"helm.sh/release.v1", "kubernetes.io/service-account-token"})
+"""Types of Secret that are large or dangerous and never hold what a proxy needs (D-Z-6)."""
 
 
 class Secret(KubernetesStruct, frozen=True):

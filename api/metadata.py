@@ -48,7 +48,7 @@ def read_metadata(document: dict[str, Any], kind: Kind, report: Report) -> Objec
             message = f'The namespace "{namespace}" {problem}.'
             report(Severity.ERROR, "BadName", "metadata.namespace", message, "")
             usable = False
-    problem = names.object_name(name)
+    problem = "" if kind.has_free_names else names.object_name(name)
     if problem:
         report(Severity.ERROR, "BadName", "metadata.name", f'The name "{name}" {problem}.', "")
         usable = False

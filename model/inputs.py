@@ -24,6 +24,8 @@ from pilothouse.api.kubernetes_core import (
 )
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.meta import ObjectKey, ObjectMeta
+from pilothouse.api.peer_authentication import PeerAuthentication
+from pilothouse.api.rbac import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.sidecar import Sidecar
 from pilothouse.api.virtual_service import VirtualService
@@ -31,6 +33,7 @@ from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.tables import Table
 from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
+from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
 from pilothouse.model.trust import TrustBundle
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
@@ -139,6 +142,10 @@ DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
 MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
 TRUST_BUNDLE: Final = Table[ObjectKey, TrustBundle]("TrustBundle")
 """One row, under THE_MESH, if this control plane has a certificate authority."""
+WORKLOAD_CERTIFICATES: Final = Table[str, WorkloadCertificate]("WorkloadCertificate")
+"""By the text of the identity; for proxies that have their certificates from this server."""
+CLOCK: Final = Table[ObjectKey, Clock]("Clock")
+"""One row, under THE_MESH; without it nothing is known to have ended."""
 NAMESPACES: Final = Table[ObjectKey, Namespace](
     "Namespace", {"client_reads": client_reads.of_annotated}
 )
@@ -162,6 +169,10 @@ NODES: Final = Table[ObjectKey, Node]("Node")
 SERVICE_ACCOUNTS: Final = Table[ObjectKey, ServiceAccount]("ServiceAccount")
 SECRETS: Final = Table[ObjectKey, Secret]("Secret")
 CONFIG_MAPS: Final = Table[ObjectKey, ConfigMap]("ConfigMap")
+ROLES: Final = Table[ObjectKey, Role]("Role")
+ROLE_BINDINGS: Final = Table[ObjectKey, RoleBinding]("RoleBinding", {"namespace": _namespace})
+CLUSTER_ROLES: Final = Table[ObjectKey, ClusterRole]("ClusterRole")
+CLUSTER_ROLE_BINDINGS: Final = Table[ObjectKey, ClusterRoleBinding]("ClusterRoleBinding")
 SERVICE_ENTRIES: Final = Table[ObjectKey, ServiceEntry](
     "ServiceEntry",
     {
@@ -195,13 +206,17 @@ DESTINATION_RULES: Final = Table[ObjectKey, DestinationRule](
     },
 )
 SIDECARS: Final = Table[ObjectKey, Sidecar]("Sidecar", {"namespace": _namespace})
+PEER_AUTHENTICATIONS: Final = Table[ObjectKey, PeerAuthentication](
+    "PeerAuthentication", {"namespace": _namespace}
+)
 
 TABLES: Final[Mapping[str, Table[Any, Any]]] = {
     table.name: table
     for table in (
         DOMAIN, MESH_CONFIG, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS, PODS, NODES,
         SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
-        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, TRUST_BUNDLE,
+        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS, TRUST_BUNDLE,
+        WORKLOAD_CERTIFICATES, CLOCK, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
     )
 }  # fmt: skip
 """Kind name -> table. Kinds that are held but not translated have none."""

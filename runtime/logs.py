@@ -35,7 +35,12 @@ def configure_logs(
     for_people = form is LogFormat.CONSOLE or (form is LogFormat.AUTO and out.isatty())
     threshold = getattr(logging, level.upper())
     renderer: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        [
+            # Not the default, which shows local variables: they may be keys.
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if for_people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -61,3 +61,16 @@ def test_exceptions_are_written() -> None:
     except ValueError:
         structlog.get_logger().exception("x.failed")
     assert "ValueError: invalid literal" in json.loads(out.getvalue())["exception"]
+
+
+def test_tracebacks_for_people_do_not_show_local_variables() -> None:
+    """A key may be among them."""
+    out = io.StringIO()
+    configure_logs(form=LogFormat.CONSOLE, stream=out)
+    try:
+        hidden = "".join(("hun", "ter2"))
+        raise RuntimeError(len(hidden))
+    except RuntimeError:
+        structlog.get_logger().exception("server.failed")
+    assert "RuntimeError" in out.getvalue()
+    assert "hunter2" not in out.getvalue()
