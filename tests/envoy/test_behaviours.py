@@ -21,6 +21,7 @@ import pytest_asyncio
 from aiohttp import web
 from live_mesh import LiveMesh, Reply, eventually
 from self_signed import self_signed
+from web_mesh import SUBSETS, entry, service
 
 from pilothouse.demo.process import ChildProcess
 
@@ -41,39 +42,21 @@ WEB = "http://10.96.0.10"
 SOCKETS_PORT = 8081
 GRPC_PORT = 8082
 
-BASE = """
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec:
-  clusterIP: 10.96.0.10
-  selector: {app: web}
-  ports:
-    - {name: http, port: 80, targetPort: 8080}
-    - {name: http-sockets, port: 81, targetPort: 8081}
-    - {name: grpc, port: 82, targetPort: 8082}
-    - {name: tcp, port: 9000}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: web, namespace: default}
-spec:
-  host: web
-  subsets:
-    - {name: v1, labels: {version: v1}}
-    - {name: v2, labels: {version: v2}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: web-v1, namespace: default}
-spec: {address: 10.244.77.12, labels: {app: web, version: v1}}
-"""
-SECOND = """
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: web-v2, namespace: default}
-spec: {address: 10.244.77.13, labels: {app: web, version: v2}}
-"""
+BASE = "---".join(
+    [
+        service(
+            "web",
+            "10.96.0.10",
+            "{name: http, port: 80, targetPort: 8080}",
+            f"{{name: http-sockets, port: 81, targetPort: {SOCKETS_PORT}}}",
+            f"{{name: grpc, port: 82, targetPort: {GRPC_PORT}}}",
+            "{name: tcp, port: 9000}",
+        ),
+        SUBSETS,
+        entry("web-v1", ADDRESSES["web-v1"], {"app": "web", "version": "v1"}),
+    ]
+)
+SECOND = entry("web-v2", ADDRESSES["web-v2"], {"app": "web", "version": "v2"})
 POLICY = """
 apiVersion: networking.istio.io/v1
 kind: DestinationRule

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from live_mesh import LiveMesh, eventually
 from self_signed import self_signed
+from web_mesh import entry, service
 
 pytestmark = [
     pytest.mark.envoy,
@@ -30,15 +31,7 @@ PLACES = {
     "far": ("10.244.77.14", "us/us-1"),
 }
 WEB = "http://10.96.1.10"
-SERVICE = """
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec:
-  clusterIP: 10.96.1.10
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}]
-"""
+SERVICE = service("web", "10.96.1.10", "{name: http, port: 80, targetPort: 8080}")
 RULE = """
 ---
 apiVersion: networking.istio.io/v1
@@ -58,8 +51,7 @@ def workload(name: str) -> str:
     """Return the WorkloadEntry of a program."""
     address, locality = PLACES[name]
     app = "client" if name == "client" else "web"
-    head = f"apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}}}\n"
-    return f"{head}spec: {{address: {address}, locality: {locality}, labels: {{app: {app}}}}}\n"
+    return entry(name, address, {"app": app}, locality)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from live_mesh import HTTP_PORT, LiveMesh, Reply, eventually
 from self_signed import self_signed
+from web_mesh import SUBSETS, entry, service
 
 pytestmark = [
     pytest.mark.envoy,
@@ -30,50 +31,22 @@ ADDRESSES = {
 }
 WEB = "http://10.96.0.10"
 
-BASE = """
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec:
-  clusterIP: 10.96.0.10
-  selector: {app: web}
-  ports:
-    - {name: http, port: 80, targetPort: 8080}
-    - {name: auto, port: 7000, targetPort: 8080}
-    - {name: tcp, port: 9000}
----
-apiVersion: v1
-kind: Service
-metadata: {name: shadow, namespace: default}
-spec:
-  clusterIP: 10.96.0.11
-  selector: {app: shadow}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: web, namespace: default}
-spec:
-  host: web
-  subsets:
-    - {name: v1, labels: {version: v1}}
-    - {name: v2, labels: {version: v2}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: web-v1, namespace: default}
-spec: {address: 10.244.77.12, labels: {app: web, version: v1}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: web-v2, namespace: default}
-spec: {address: 10.244.77.13, labels: {app: web, version: v2}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: shadow, namespace: default}
-spec: {address: 10.244.77.14, labels: {app: shadow}}
-"""
+BASE = "---".join(
+    [
+        service(
+            "web",
+            "10.96.0.10",
+            "{name: http, port: 80, targetPort: 8080}",
+            "{name: auto, port: 7000, targetPort: 8080}",
+            "{name: tcp, port: 9000}",
+        ),
+        service("shadow", "10.96.0.11", "{name: http, port: 80, targetPort: 8080}"),
+        SUBSETS,
+        entry("web-v1", ADDRESSES["web-v1"], {"app": "web", "version": "v1"}),
+        entry("web-v2", ADDRESSES["web-v2"], {"app": "web", "version": "v2"}),
+        entry("shadow", ADDRESSES["shadow"], {"app": "shadow"}),
+    ]
+)
 
 
 def routing(http: str) -> str:

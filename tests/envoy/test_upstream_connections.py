@@ -2,22 +2,16 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from mesh import Mesh
+from self_signed import self_signed
 
 from pilothouse.demo.envoy import EnvoyProcess
 from pilothouse.model.proxies import InterceptionMode
@@ -115,7 +109,7 @@ async def ground(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Grou
     folder = tmp_path_factory.mktemp("u")
     ports = {name: free_port() for name in ("web", "raw", "far")}
     names: list[str | None] = []
-    tls = certificate_for("api.example", folder / "server.pem")
+    tls = self_signed(folder, "api.example")
     tls.sni_callback = lambda _socket, name, _context: names.append(name)
     async with AsyncExitStack() as stack:
         app = web.Application()
@@ -149,33 +143,6 @@ def free_port() -> int:
         asked.bind(("127.0.0.1", 0))
         port: int = asked.getsockname()[1]
         return port
-
-
-def certificate_for(host: str, path: Path) -> ssl.SSLContext:
-    """Write a certificate for a host, which is its own authority, and return a server's context."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
 
 
 async def _hello(_request: web.Request) -> web.Response:
