@@ -18,6 +18,7 @@ from pilothouse.api.destination_rule import (
     ZoneAwareLbSetting,
 )
 from pilothouse.api.duration import Duration
+from pilothouse.api.proxy_config import ConnectionSettings, ProxyHeaders
 from pilothouse.api.structs import ApiStruct, LabelSelector
 from pilothouse.api.virtual_service import HttpRetry
 
@@ -163,11 +164,11 @@ class DefaultProxyConfig(ApiStruct, frozen=True):
     ca_certificates_pem: tuple[str, ...] = ()
     image: dict[str, Any] | None = None
     private_key_provider: dict[str, Any] | None = None
-    proxy_headers: dict[str, Any] | None = None
+    proxy_headers: ProxyHeaders | None = None
     file_flush_interval: Duration | None = None
     file_flush_min_size_kb: int = 0
     stats_compression: bool | None = None
-    connection_settings: dict[str, Any] | None = None
+    connection_settings: ConnectionSettings | None = None
 
 
 class MeshConfig(ApiStruct, frozen=True):

@@ -16,7 +16,17 @@ import msgspec
 from msgspec import inspect
 
 from pilothouse.api import destination_rule as rule
-from pilothouse.api import gateway, mesh_config, paths, service_entry, sidecar, structs, workload
+from pilothouse.api import (
+    gateway,
+    mesh_config,
+    paths,
+    peer_authentication,
+    proxy_config,
+    service_entry,
+    sidecar,
+    structs,
+    workload,
+)
 from pilothouse.api import virtual_service as vs
 
 
@@ -205,6 +215,9 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "min_protocol_version max_protocol_version cipher_suites insecure_skip_verify"
     ),
     gateway.TlsCertificate: _fields(not_yet="server_certificate private_key ca_certificates"),
+    # PeerAuthentication
+    peer_authentication.PeerAuthenticationSpec: _fields("selector mtls port_level_mtls"),
+    peer_authentication.MutualTls: _fields("mode"),
     # MeshConfig
     mesh_config.MeshConfig: _fields(
         "proxy_listen_port proxy_inbound_listen_port connect_timeout protocol_detection_timeout "
@@ -213,14 +226,15 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "default_destination_rule_export_to root_namespace dns_refresh_rate h2_upgrade_policy "
         "path_normalization default_http_retry_policy discovery_selectors default_config "
         "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
-        "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings",
+        "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings "
+        "enable_auto_mtls mesh_mtls",
         elsewhere="config_sources certificates ca",
         not_yet="proxy_http_port hbone_idle_timeout ingress_class ingress_service "
         "ingress_controller_mode ingress_selector enable_tracing access_log_file "
         "access_log_format access_log_encoding enable_envoy_access_log_service "
-        "disable_envoy_listener_log enable_auto_mtls ca_certificates "
+        "disable_envoy_listener_log ca_certificates "
         "service_scope_configs enable_prometheus_merge extension_providers default_providers "
-        "mesh_mtls service_entry_visibility",
+        "service_entry_visibility",
         no_effect={
             "verify_certificate_at_client": "it is deprecated and Istio ignores it",
         },
@@ -243,6 +257,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     structs.LabelSelector: _fields("match_labels match_expressions"),
     structs.LabelRequirement: _fields("key operator values"),
     mesh_config.DefaultProxyConfig: _fields(
+        "proxy_headers connection_settings",
         elsewhere="interception_mode config_path binary_path service_cluster "
         "tracing_service_name drain_duration discovery_address discovery_refresh_delay "
         "zipkin_address statsd_udp_address envoy_metrics_service_address proxy_admin_port "
@@ -251,8 +266,35 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "runtime_values status_port extra_stat_tags termination_drain_duration mesh_id "
         "readiness_probe proxy_stats_matcher hold_application_until_proxy_starts "
         "ca_certificates_pem image file_flush_interval file_flush_min_size_kb stats_compression",
-        not_yet="tracing envoy_access_log_service gateway_topology private_key_provider "
-        "proxy_headers connection_settings",
+        not_yet="tracing envoy_access_log_service gateway_topology private_key_provider",
+    ),
+    proxy_config.ProxyHeaders: _fields(
+        "forwarded_client_cert set_current_client_cert_details request_id server attempt_count "
+        "envoy_debug_headers preserve_http1_header_case x_forwarded_host x_forwarded_port",
+        no_effect={
+            "metadata_exchange_headers": "these headers are never sent by proxies served here"
+        },
+    ),
+    proxy_config.ServerHeader: _fields("disabled value"),
+    proxy_config.Disabling: _fields("disabled"),
+    proxy_config.Enabling: _fields("enabled"),
+    proxy_config.MetadataExchangeHeaders: _fields(
+        no_effect={"mode": "these headers are never sent by proxies served here"}
+    ),
+    proxy_config.ClientCertDetails: _fields("subject cert chain dns uri"),
+    proxy_config.ConnectionSettings: _fields(
+        "http_idle_timeout http_max_connection_duration http_drain_timeout http_request_timeout "
+        "http_request_headers_timeout http_stream_idle_timeout http_max_stream_duration "
+        "http_max_concurrent_streams http2_initial_stream_window_size "
+        "http2_initial_connection_window_size http_headers_with_underscores_action "
+        "http_merge_slashes http_path_with_escaped_slashes_action",
+        elsewhere="global_downstream_connection_limit",
+        not_yet="profile",
+        no_effect={
+            "listener_per_connection_buffer_limit_bytes": "Istio gives it to gateways only",
+            "cluster_per_connection_buffer_limit_bytes": "Istio accepts it without an effect",
+            "listener_connection_limit": "Istio accepts it without an effect",
+        },
     ),
 }
 

@@ -6,20 +6,34 @@ shared across classes that differ elsewhere: the outbound view, the inbound port
 endpoints. Keep these small: a part that is unique per proxy undoes the sharing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.sidecar import IngressListener
 from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import Finding, Severity
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.model.authentication import (
+    Authentication,
+    MtlsMode,
+    PortMode,
+    authentication_of,
+)
 from pilothouse.model.endpoint_policy import Client, labels_read
 from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.provenance import Source
-from pilothouse.model.proxies import InterceptionMode, NodeType, Profile, Proxy
+from pilothouse.model.proxies import (
+    CertificateSource,
+    InterceptionMode,
+    NodeType,
+    Profile,
+    Proxy,
+)
+from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings, settings_of
 from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
+from pilothouse.model.secret_access import NOBODY, SecretReader, reader_of
 from pilothouse.model.workloads import Target, targets, where_it_runs, workload_labels
 
 
@@ -43,8 +57,9 @@ class View:
     ipv6: bool
     own_ips: tuple[str, ...] = ()
     is_unprivileged: bool = False
-    http10: bool = False
+    settings: ProxySettings = NO_SETTINGS
     dns_capture: bool = False
+    certificates: CertificateSource = CertificateSource.NONE
 
     @property
     def wildcard(self) -> str:
@@ -75,7 +90,8 @@ class InboundPort:
     `bind` is empty for a port that is captured by virtualInbound. `endpoint` is where requests go:
     empty passes them to their original destination, else ``IP:PORT`` or ``unix://PATH``. `host` is
     the service's, empty for a Sidecar ingress port that no service has. `pool` are the limits a
-    Sidecar sets (SC-10).
+    Sidecar sets (SC-10). `mtls` is what callers may do; see `Inbound` for proxies without
+    certificates.
     """
 
     port: int
@@ -87,18 +103,29 @@ class InboundPort:
     bind: str = ""
     endpoint: str = ""
     pool: ConnectionPool | None = None
+    mtls: MtlsMode = MtlsMode.DISABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """What inbound config depends on."""
+    """
+    What inbound config depends on.
+
+    `mtls` holds for ports that no service has, unless `other_ports` says otherwise of one;
+    `policies` are the PeerAuthentications that say so. Without certificates PERMISSIVE is DISABLE,
+    since nobody can use mutual TLS, and STRICT is closed.
+    """
 
     ports: tuple[InboundPort, ...]
     mode: InterceptionMode
     profile: Profile
     ipv4: bool
     ipv6: bool
-    http10: bool = False
+    settings: ProxySettings = NO_SETTINGS
+    certificates: CertificateSource = CertificateSource.NONE
+    mtls: MtlsMode = MtlsMode.DISABLE
+    other_ports: tuple[PortMode, ...] = ()
+    policies: tuple[ConfigRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +150,8 @@ class ProxyClass:
     All that may change what a proxy is served.
 
     `listed` is what clusters that list their endpoints themselves (DNS) depend on; unless there are
-    such clusters it is `NOWHERE`, so that clusters are not built for each place.
+    such clusters it is `NOWHERE`, so that clusters are not built for each place. `reader` is what
+    secrets depend on, and they alone.
     """
 
     type: NodeType
@@ -131,6 +159,7 @@ class ProxyClass:
     inbound: Inbound
     endpoints: EndpointView
     listed: EndpointView = NOWHERE
+    reader: SecretReader = NOBODY
 
     @property
     def profile(self) -> Profile:
@@ -168,6 +197,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
     ipv4 = any(":" not in ip for ip in proxy.ips)
     ipv6 = any(":" in ip for ip in proxy.ips)
     endpoints = _endpoint_view(ctx, proxy)
+    settings = settings_of(ctx, proxy)
     return ProxyClass(
         type=proxy.type,
         view=View(
@@ -180,19 +210,25 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
             ipv6=ipv6,
             own_ips=proxy.ips if any(t.service.is_headless for t in served) else (),
             is_unprivileged=proxy.unprivileged,
-            http10=proxy.http10,
+            settings=settings,
             dns_capture=proxy.dns_capture,
+            certificates=proxy.certificates,
         ),
-        inbound=Inbound(
-            ports=_inbound_ports(ctx, proxy, sidecar, served),
-            mode=proxy.interception_mode,
-            profile=proxy.profile,
-            ipv4=ipv4,
-            ipv6=ipv6,
-            http10=proxy.http10,
+        inbound=_authenticated(
+            Inbound(
+                ports=_inbound_ports(ctx, proxy, sidecar, served),
+                mode=proxy.interception_mode,
+                profile=proxy.profile,
+                ipv4=ipv4,
+                ipv6=ipv6,
+                settings=settings,
+                certificates=proxy.certificates,
+            ),
+            authentication_of(ctx, proxy.namespace, labels),
         ),
         endpoints=endpoints,
         listed=endpoints if ctx.index_values(SERVICE_ENTRIES, "lists_names") else NOWHERE,
+        reader=reader_of(proxy),
     )
 
 
@@ -202,6 +238,24 @@ def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
         return NOWHERE
     labels = where_it_runs(ctx, proxy)
     return EndpointView(labels=tuple(sorted((n, v) for n, v in labels.items() if n in reads)))
+
+
+def _authenticated(inbound: Inbound, wanted: Authentication) -> Inbound:
+    """Return inbound config with the modes of its ports (S-PA-2)."""
+    has_none = inbound.certificates is CertificateSource.NONE
+
+    def usable(mode: MtlsMode) -> MtlsMode:
+        return MtlsMode.DISABLE if has_none and mode is MtlsMode.PERMISSIVE else mode
+
+    served = {port.port for port in inbound.ports}
+    others = (PortMode(port, usable(mode)) for port, mode in wanted.ports if port not in served)
+    return replace(
+        inbound,
+        ports=tuple(replace(p, mtls=usable(wanted.at(p.port))) for p in inbound.ports),
+        mtls=usable(wanted.mode),
+        other_ports=tuple(others),
+        policies=wanted.sources,
+    )
 
 
 def _inbound_ports(

@@ -9,6 +9,8 @@ proxies. Reading the node message is the business of `pilothouse.xds.node`.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pilothouse.api.duration import Duration
+from pilothouse.api.proxy_config import OwnProxyConfig
 from pilothouse.model.identity import WorkloadIdentity
 
 
@@ -85,7 +87,8 @@ class Proxy:
 
     `name` and `id_namespace` are the parts of the third field of the node id; `namespace` is
     metadata NAMESPACE, else `id_namespace`. `ips` begins with the address of the node id. `domain`
-    is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs.
+    is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs. `config`
+    is the ProxyConfig it brings along, None if it brings none.
     `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
@@ -106,6 +109,8 @@ class Proxy:
     node_name: str = ""
     dns_capture: bool = False
     http10: bool = False
+    idle_timeout: Duration | None = None
+    config: OwnProxyConfig | None = None
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     identity: WorkloadIdentity | None = None

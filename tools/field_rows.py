@@ -151,6 +151,13 @@ _MESH: Final = {
     "VisibilityRule": "*=MC-23",
     "LabelSelector": "*=MC-25",
     "LabelRequirement": "*=MC-25",
+    "ProxyHeaders": "forwarded_client_cert=PC-05 set_current_client_cert_details=PC-05 *=PC-06",
+    "ClientCertDetails": "*=PC-05",
+    "ServerHeader": "*=PC-06",
+    "Disabling": "*=PC-06",
+    "Enabling": "*=PC-06",
+    "MetadataExchangeHeaders": "*=PC-06",
+    "ConnectionSettings": "*=PC-07",
     "DefaultProxyConfig": "interception_mode=PC-10 tracing=PC-09 gateway_topology=PC-02 "
     "proxy_headers=PC-06 connection_settings=PC-07 private_key_provider=PC-08 "
     "concurrency=PC-01 image=PC-01 proxy_metadata=PC-11 *=PC-12",

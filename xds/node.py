@@ -10,8 +10,18 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
+import msgspec
+
 from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
 from pilothouse._pb.google.protobuf.struct_pb2 import Struct, Value
+from pilothouse.api.decode import decode_scalar
+from pilothouse.api.diagnosis import diagnose
+from pilothouse.api.duration import Duration
+from pilothouse.api.proxy_config import (
+    OwnProxyConfig,
+    check_connection_settings,
+)
+from pilothouse.graph.findings import Severity
 from pilothouse.model.proxies import (
     CertificateSource,
     InterceptionMode,
@@ -94,6 +104,8 @@ def read_proxy(node: Node | None) -> Proxy:
         node_name=_text(metadata.get("NODE_NAME")),
         dns_capture=_flag(metadata.get("DNS_CAPTURE")),
         http10=_flag(metadata.get("HTTP10")),
+        idle_timeout=_duration(metadata.get("IDLE_TIMEOUT")),
+        config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),
     )
@@ -165,6 +177,48 @@ def _certificates(metadata: Mapping[str, Json]) -> CertificateSource:
     # Istio's agent sends its whole ProxyConfig, and its bootstrap has the cluster sds-grpc.
     has_agent = bool(metadata.get("PROXY_CONFIG"))
     return CertificateSource.AGENT if has_agent else CertificateSource.NONE
+
+
+def _duration(value: Json) -> Duration | None:
+    # As upstream, what is no duration is as if it were not there.
+    try:
+        return Duration.parse(_text(value))
+    except ValueError:
+        return None
+
+
+def _config(value: Json) -> OwnProxyConfig | None:
+    """Read the parts of a ProxyConfig that shape what is served; fields of later versions pass."""
+    if not isinstance(value, dict):
+        return None
+    known = {name: value[name] for name in OwnProxyConfig.__struct_encode_fields__ if name in value}
+    problems: list[str] = []
+
+    def report(severity: Severity, _code: str, path: str, message: str, _remedy: str) -> None:
+        if severity is Severity.ERROR:
+            problems.append(f"{path}: {message}")
+
+    clean = diagnose(_whole_numbers(known), OwnProxyConfig, "", report, strict=True)
+    if not problems:
+        config = msgspec.convert(clean, OwnProxyConfig, dec_hook=decode_scalar)
+        settings = config.connection_settings
+        checked = check_connection_settings(settings, "connectionSettings") if settings else ()
+        problems.extend(
+            f"{each.path}: {each.message}" for each in checked if each.severity is Severity.ERROR
+        )
+    if problems:
+        # Headers may keep secrets in; without knowing what was meant nothing is served.
+        raise InvalidNode(f"PROXY_CONFIG cannot be used: {problems[0][:256]}")
+    return config
+
+
+def _whole_numbers(value: Json) -> object:
+    # A Struct has only one kind of number.
+    if isinstance(value, dict):
+        return {name: _whole_numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # -- the forms in which metadata comes ------------------------------------------------------------

@@ -75,11 +75,13 @@ class ClusterView(NamedTuple):
     ipv4: bool
     ipv6: bool
     listed: Client
+    preserves_case: bool = False
 
     @staticmethod
     def of(view: View, listed: Client) -> "ClusterView":
         """Return the part of a view that clusters depend on."""
-        return ClusterView(view.scope, view.labels, view.ipv4, view.ipv6, listed)
+        preserves_case = view.settings.preserves_case
+        return ClusterView(view.scope, view.labels, view.ipv4, view.ipv6, listed, preserves_case)
 
 
 class ClusterKey(NamedTuple):
@@ -96,6 +98,7 @@ class ClusterKey(NamedTuple):
     ipv4: bool
     ipv6: bool
     client: Client = ()
+    preserves_case: bool = False
 
 
 class ClusterShardKey(NamedTuple):
@@ -138,7 +141,16 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
             continue
         for subset in ("", *subsets):
             client = _ranking_client(ctx, view, owner, port, subset, key)
-            yield ClusterKey(owner.key, port.number, subset, key, view.ipv4, view.ipv6, client)
+            yield ClusterKey(
+                owner.key,
+                port.number,
+                subset,
+                key,
+                view.ipv4,
+                view.ipv6,
+                client,
+                view.preserves_case,
+            )
 
 
 def _ranking_client(
@@ -178,6 +190,7 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     names = _certificate_names(ctx, owner, policy)
     automatic = automatic_names(policy.tls, port.protocol, names)
     upstream = _http_upstream(policy, port.protocol, mesh, automatic)
+    upstream = upstream._replace(preserves_case=key.preserves_case)
     apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
     apply_locality(cluster, plan_of(ctx, owner, policy))

@@ -27,7 +27,6 @@ from pilothouse.model.policies import (
     policy_for,
 )
 from pilothouse.model.resource import CDS, Resource
-from pilothouse.model.services import Registry, ServiceKey, service
 from pilothouse.translators.envoy.cluster_policy import apply_connection_pool
 from pilothouse.translators.envoy.encoding import encode, pack
 from pilothouse.translators.envoy.filter_chains import socket_address
@@ -37,7 +36,7 @@ from pilothouse.translators.envoy.http_options import (
     apply_http_options,
 )
 from pilothouse.translators.envoy.provenance import metadata
-from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
+from pilothouse.translators.envoy.stat_names import inbound_stat_name
 
 PASSTHROUGH_BIND_IPV4 = "127.0.0.6"
 PASSTHROUGH_BIND_IPV6 = "::6"
@@ -60,6 +59,7 @@ class InboundClusterKey(NamedTuple):
 
     port: InboundPort
     families: Families
+    preserves_case: bool = False
 
 
 @query
@@ -67,7 +67,9 @@ def inbound_clusters(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     """Return the clusters of a workload's own ports."""
     families = Families(inbound.ipv4, inbound.ipv6)
     found = (
-        ctx.get_or_none(inbound_cluster, InboundClusterKey(port, families))
+        ctx.get_or_none(
+            inbound_cluster, InboundClusterKey(port, families, inbound.settings.preserves_case)
+        )
         for port in inbound.ports
     )
     return ResourceLayer(each for each in found if each is not None)
@@ -84,7 +86,7 @@ def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
     port = key.port
     name = str(InboundClusterName(port.port))
     mesh = ctx.get(mesh_config, None)
-    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=f"{_statistics(ctx, port, mesh)};")
+    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=f"{inbound_stat_name(ctx, port)};")
     endpoint = port.endpoint or _localhost_endpoint(key, mesh)
     if endpoint:
         _apply_endpoint(cluster, name, endpoint)
@@ -96,7 +98,10 @@ def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
     policy = policy_for(rule, port.service_port, "", mesh.default_traffic_policy)
     pool = port.pool or policy.connection_pool
     apply_connection_pool(cluster, Policy(connection_pool=pool), mesh)
-    apply_http_options(cluster, HttpUpstream(port.protocol, _without_upgrade(pool)))
+    upstream = HttpUpstream(
+        port.protocol, _without_upgrade(pool), preserves_case=key.preserves_case
+    )
+    apply_http_options(cluster, upstream)
     sources = rule.sources if rule and rule.policy else ()
     cluster.metadata.CopyFrom(
         metadata(
@@ -129,20 +134,6 @@ def _without_upgrade(pool: ConnectionPool | None) -> ConnectionPool | None:
     if pool is None or pool.http is None or pool.http.h2_upgrade_policy == "DEFAULT":
         return pool
     return structs.replace(pool, http=structs.replace(pool.http, h2_upgrade_policy="DEFAULT"))
-
-
-def _statistics(ctx: Ctx, port: InboundPort, mesh: MeshConfig) -> str:
-    name = str(InboundClusterName(port.port))
-    if not mesh.inbound_cluster_stat_name or port.source.ref.kind == "Sidecar":
-        return name
-    ref = port.source.ref
-    registry = Registry.KUBERNETES if ref.kind == "Service" else Registry.EXTERNAL
-    owner = ctx.get(service, ServiceKey(registry, ref.namespace, ref.name, port.host))
-    owned = owner.port(port.service_port) if owner else None
-    if owner is None or owned is None:
-        return name
-    subject = StatSubject(owner, owned, target_port=port.port)
-    return stat_name(mesh.inbound_cluster_stat_name, subject, name)
 
 
 def _apply_endpoint(cluster: cluster_pb2.Cluster, name: str, endpoint: str) -> None:

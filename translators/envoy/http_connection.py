@@ -7,7 +7,7 @@ its profile: a stock Envoy refuses a listener that names a filter it was not bui
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -24,7 +24,13 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
 from pilothouse._pb.envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from pilothouse._pb.udpa.type.v1 import typed_struct_pb2
 from pilothouse.api.mesh_config import PathNormalizationType
+from pilothouse.api.proxy_config import ClientCertDetails, ProxyHeaders
 from pilothouse.model.proxies import Profile
+from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings
+from pilothouse.translators.envoy.connection_settings import (
+    apply_connection_settings,
+    preserved_case,
+)
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost, dynamic_http_filter
 from pilothouse.translators.envoy.encoding import pack
 
@@ -42,13 +48,19 @@ _ALPN_BY_PROTOCOL: Final = (
 )
 
 
+class HttpSettings(NamedTuple):
+    """What holds for all HTTP of a proxy: its own settings, and the mesh's for paths (MC-18)."""
+
+    own: ProxySettings = NO_SETTINGS
+    normalization: PathNormalizationType = "DEFAULT"
+
+
 def outbound_connection(
     listener_name: str,
     route_name: str,
     profile: Profile,
+    settings: HttpSettings,
     *,
-    accepts_http10: bool,
-    normalization: PathNormalizationType = "DEFAULT",
     lookups: Iterable[DynamicHost] = (),
 ) -> hcm_pb2.HttpConnectionManager:
     """
@@ -56,10 +68,10 @@ def outbound_connection(
 
     `lookups` are the hosts whose names are looked up when they are called (SE-17).
     """
-    manager = _common(f"outbound_{listener_name};", normalization, accepts_http10=accepts_http10)
+    manager = _common(f"outbound_{listener_name};", settings)
     manager.rds.route_config_name = route_name
     manager.rds.config_source.CopyFrom(_ADS)
-    *filters, router = _outbound_filters(profile)
+    *filters, router = _outbound_filters(profile, is_quiet=_is_quiet(settings.own.headers))
     manager.http_filters.extend((*filters, *map(dynamic_http_filter, lookups), router))
     return manager
 
@@ -67,37 +79,79 @@ def outbound_connection(
 def inbound_connection(
     stat_prefix: str,
     routes: route_pb2.RouteConfiguration,
-    *,
-    accepts_http10: bool,
-    normalization: PathNormalizationType = "DEFAULT",
+    settings: HttpSettings,
 ) -> hcm_pb2.HttpConnectionManager:
     """Build the connection manager of an inbound chain; its routes are inline (N-44)."""
-    manager = _common(stat_prefix, normalization, accepts_http10=accepts_http10)
-    manager.server_name = "istio-envoy"
-    manager.forward_client_cert_details = hcm_pb2.HttpConnectionManager.APPEND_FORWARD
-    details = manager.set_current_client_cert_details
-    details.subject.value = True
-    details.uri = True
-    details.dns = True
+    manager = _common(stat_prefix, settings, server_name="istio-envoy")
+    _describe_client(manager, settings.own.headers)
     manager.route_config.CopyFrom(routes)
-    manager.http_filters.extend(_inbound_filters())
+    manager.http_filters.extend(_inbound_filters(is_quiet=_is_quiet(settings.own.headers)))
     return manager
 
 
 def _common(
-    stat_prefix: str, normalization: PathNormalizationType, *, accepts_http10: bool
+    stat_prefix: str, settings: HttpSettings, *, server_name: str = ""
 ) -> hcm_pb2.HttpConnectionManager:
     manager = hcm_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
     manager.codec_type = hcm_pb2.HttpConnectionManager.AUTO
     manager.use_remote_address.SetInParent()
     manager.stream_idle_timeout.SetInParent()
-    _normalize(manager, normalization)
+    _normalize(manager, settings.normalization)
     manager.proxy_100_continue = True
     manager.upgrade_configs.add(upgrade_type="websocket")
     manager.request_id_extension.typed_config.CopyFrom(_REQUEST_ID)
-    if accepts_http10:
+    own = settings.own
+    if own.accepts_http10:
         manager.http_protocol_options.accept_http_10 = True
+    if own.preserves_case:
+        manager.http_protocol_options.header_key_format.CopyFrom(preserved_case())
+    if own.idle_timeout is not None:
+        manager.common_http_protocol_options.idle_timeout.FromTimedelta(own.idle_timeout)
+    _apply_headers(manager, own.headers, server_name)
+    if own.connections is not None:
+        apply_connection_settings(manager, own.connections)
     return manager
+
+
+def _apply_headers(
+    manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeaders | None, server_name: str
+) -> None:
+    server = headers.server if headers else None
+    if server is not None and server.disabled:
+        passes = hcm_pb2.HttpConnectionManager.PASS_THROUGH
+        manager.server_header_transformation = passes
+    else:
+        manager.server_name = (server.value if server else "") or server_name
+    if headers is None:
+        return
+    if headers.request_id is not None and headers.request_id.disabled:
+        manager.generate_request_id.SetInParent()
+    if headers.x_forwarded_port is not None and headers.x_forwarded_port.enabled:
+        manager.append_x_forwarded_port = True
+
+
+def _describe_client(manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeaders | None) -> None:
+    """Say what x-forwarded-client-cert tells the workload (PC-05)."""
+    wanted = headers.forwarded_client_cert if headers else "UNDEFINED"
+    if wanted == "UNDEFINED":
+        wanted = "APPEND_FORWARD"
+    manager.forward_client_cert_details = (
+        hcm_pb2.HttpConnectionManager.ForwardClientCertDetails.Value(wanted)
+    )
+    told = headers.set_current_client_cert_details if headers else None
+    told = told or ClientCertDetails()
+    details = manager.set_current_client_cert_details
+    details.subject.value = told.subject is not False
+    details.uri = told.uri is not False
+    details.dns = told.dns is not False
+    details.cert = bool(told.cert)
+    details.chain = bool(told.chain)
+
+
+def _is_quiet(headers: ProxyHeaders | None) -> bool:
+    """Tell whether the router keeps what only debugging needs to itself."""
+    debug = headers.envoy_debug_headers if headers else None
+    return bool(debug and debug.disabled)
 
 
 def _normalize(
@@ -118,13 +172,18 @@ def _filter(name: str, config: Message) -> hcm_pb2.HttpFilter:
 
 
 @lru_cache(maxsize=8)
-def _outbound_filters(profile: Profile) -> tuple[hcm_pb2.HttpFilter, ...]:
-    return (_GRPC_STATS, _alpn(profile), _FAULT, _CORS, _ROUTER)
+def _outbound_filters(profile: Profile, *, is_quiet: bool) -> tuple[hcm_pb2.HttpFilter, ...]:
+    return (_GRPC_STATS, _alpn(profile), _FAULT, _CORS, _router(is_quiet=is_quiet))
 
 
-@lru_cache(maxsize=1)
-def _inbound_filters() -> tuple[hcm_pb2.HttpFilter, ...]:
-    return (_GRPC_STATS, _FAULT, _CORS, _ROUTER)
+@lru_cache(maxsize=2)
+def _inbound_filters(*, is_quiet: bool) -> tuple[hcm_pb2.HttpFilter, ...]:
+    return (_GRPC_STATS, _FAULT, _CORS, _router(is_quiet=is_quiet))
+
+
+def _router(*, is_quiet: bool) -> hcm_pb2.HttpFilter:
+    router = router_pb2.Router(suppress_envoy_headers=is_quiet)
+    return _filter("envoy.filters.http.router", router)
 
 
 def _alpn(profile: Profile) -> hcm_pb2.HttpFilter:
@@ -157,4 +216,3 @@ _REQUEST_ID: Final = pack(uuid_pb2.UuidRequestIdConfig())
 _GRPC_STATS: Final = _grpc_stats()
 _FAULT: Final = _filter("envoy.filters.http.fault", fault_pb2.HTTPFault())
 _CORS: Final = _filter("envoy.filters.http.cors", cors_pb2.Cors())
-_ROUTER: Final = _filter("envoy.filters.http.router", router_pb2.Router())

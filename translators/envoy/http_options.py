@@ -14,6 +14,7 @@ from pilothouse._pb.envoy.extensions.upstreams.http.v3 import http_protocol_opti
 from pilothouse._pb.google.protobuf import any_pb2
 from pilothouse.api.destination_rule import ConnectionPool, Http2KeepAlive
 from pilothouse.model.protocols import Protocol
+from pilothouse.translators.envoy.connection_settings import preserved_case
 from pilothouse.translators.envoy.encoding import pack
 
 HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -26,7 +27,8 @@ class HttpUpstream(NamedTuple):
 
     `upgrades` is the mesh's h2UpgradePolicy (False for inbound clusters). `auto_sni` takes the SNI
     from the request, `auto_san` checks the certificate against it. `error_codes` are the statuses
-    that count as errors for ejection; empty means 5xx.
+    that count as errors for ejection; empty means 5xx. `preserves_case` writes headers of HTTP/1.x
+    in the case they came in (PC-06).
     """
 
     protocol: Protocol
@@ -35,6 +37,12 @@ class HttpUpstream(NamedTuple):
     auto_sni: bool = False
     auto_san: bool = False
     error_codes: tuple[int, ...] = ()
+    preserves_case: bool = False
+
+    @property
+    def keeps_case(self) -> bool:
+        """Whether there are headers to keep the case of."""
+        return self.preserves_case and (self.protocol.is_http or self.protocol is Protocol.AUTO)
 
     @property
     def follows_client(self) -> bool:
@@ -69,7 +77,9 @@ def http_options(upstream: HttpUpstream) -> any_pb2.Any | None:
         options.upstream_http_protocol_options.auto_san_validation = True
     _apply_error_codes(options, upstream.error_codes)
     if upstream.follows_client:
-        options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+        http1 = options.use_downstream_protocol_config.http_protocol_options
+        http1.SetInParent()
+        _apply_case(http1, upstream)
         options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
     elif upstream.is_http2:
         http2 = options.explicit_http_config.http2_protocol_options
@@ -79,11 +89,18 @@ def http_options(upstream: HttpUpstream) -> any_pb2.Any | None:
             if http.max_concurrent_streams > 0:
                 http2.max_concurrent_streams.value = http.max_concurrent_streams
             _apply_ping(http2, http.http2_keep_alive)
-    elif options.ByteSize() > 0:
-        options.explicit_http_config.http_protocol_options.SetInParent()
+    elif options.ByteSize() > 0 or upstream.keeps_case:
+        http1 = options.explicit_http_config.http_protocol_options
+        http1.SetInParent()
+        _apply_case(http1, upstream)
     else:
         return None
     return pack(options)
+
+
+def _apply_case(http1: protocol_pb2.Http1ProtocolOptions, upstream: HttpUpstream) -> None:
+    if upstream.keeps_case:
+        http1.header_key_format.CopyFrom(preserved_case())
 
 
 def _apply_limits(

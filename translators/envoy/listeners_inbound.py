@@ -1,18 +1,18 @@
 """
 Inbound listeners (LDS): virtualInbound, and ports that a Sidecar binds (traffic.md LS-12 to LS-15).
 
-A port's chains come from a table by protocol (3.11). This version holds no certificates, so the
-rows are those of plain text; mutual TLS adds rows to `_CHAINS_BY_PROTOCOL` and nothing else here.
+A port's chains come from a table by mode and protocol (`inbound_chains`). A proxy without
+certificates of the mesh keeps a port closed that takes mutual TLS only.
 """
 
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_pb2
-from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.authentication import MtlsMode
 from pilothouse.model.classes import Inbound, InboundPort
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
@@ -27,11 +27,12 @@ from pilothouse.model.names import (
     ListenerName,
 )
 from pilothouse.model.protocols import Protocol
-from pilothouse.model.proxies import InterceptionMode
+from pilothouse.model.proxies import CertificateSource, InterceptionMode
+from pilothouse.model.proxy_settings import ProxySettings
 from pilothouse.model.resource import LDS, Resource
+from pilothouse.model.service_accounts import trust_domains
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
-    RAW,
     Match,
     WeightedCluster,
     bound_listener,
@@ -39,19 +40,23 @@ from pilothouse.translators.envoy.filter_chains import (
     http_filter,
     http_inspector,
     original_destination_filter,
-    plaintext_http,
     tcp_filter,
+    tls_inspector,
 )
-from pilothouse.translators.envoy.http_connection import inbound_connection
+from pilothouse.translators.envoy.http_connection import HttpSettings, inbound_connection
+from pilothouse.translators.envoy.inbound_chains import Row, chain_rows
+from pilothouse.translators.envoy.mutual_tls import ServerTls, server_socket
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.routes import inbound_route
+from pilothouse.translators.envoy.stat_names import inbound_stat_name
+from pilothouse.translators.envoy.tcp_policy import TcpPolicy
 
 
-class HttpSettings(NamedTuple):
-    """What holds for all of a workload's HTTP."""
+class Security(NamedTuple):
+    """How callers are authenticated; `tls` is None without certificates."""
 
-    accepts_http10: bool
-    normalization: PathNormalizationType
+    mode: MtlsMode
+    tls: ServerTls | None
 
 
 class Serving(NamedTuple):
@@ -63,9 +68,8 @@ class Serving(NamedTuple):
     match: Match
     names: tuple[str, str]
     http: HttpSettings
-
-
-ChainBuilder: TypeAlias = Callable[[Serving], components_pb2.FilterChain]
+    tcp_stat_prefix: str
+    security: Security
 
 
 @query
@@ -75,7 +79,7 @@ def inbound_listeners(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     if inbound.mode is not InterceptionMode.NONE:
         found.append(ctx.get_or_none(virtual_inbound, inbound))
     found.extend(
-        ctx.get_or_none(bound_inbound, BoundKey(port, inbound.http10))
+        ctx.get_or_none(bound_inbound, BoundKey(port, inbound.settings, inbound.certificates))
         for port in inbound.ports
         if port.bind
     )
@@ -87,7 +91,7 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     """Build the listener that inbound connections are redirected to (N-23, LS-12, LS-13)."""
     mesh = ctx.get(mesh_config, None)
     number = mesh.proxy_inbound_listen_port
-    settings = HttpSettings(inbound.http10, mesh.path_normalization.normalization)
+    settings = HttpSettings(inbound.settings, mesh.path_normalization.normalization)
     wildcard = "0.0.0.0" if inbound.ipv4 else "::"  # noqa: S104 (Envoy's listener, not ours)
     more = ("::",) if inbound.ipv4 and inbound.ipv6 else ()
     listener = bound_listener(VIRTUAL_INBOUND, wildcard, number, more)
@@ -101,6 +105,7 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
             name=INBOUND_BLACKHOLE_CHAIN,
         )
     )
+    tls = _server_tls(ctx, inbound.certificates)
     passthrough = Serving(
         cluster=INBOUND_PASSTHROUGH_CLUSTER,
         stat_prefix=f"{INBOUND_PASSTHROUGH_CLUSTER};",
@@ -108,27 +113,75 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
         match=Match(),
         names=(INBOUND_CATCHALL_HTTP_CHAIN, INBOUND_CATCHALL_CHAIN),
         http=settings,
+        tcp_stat_prefix=INBOUND_PASSTHROUGH_CLUSTER,
+        security=Security(inbound.mtls, tls),
     )
     listener.filter_chains.extend(_chains(passthrough, Protocol.AUTO))
+    for other, mode in inbound.other_ports:
+        own = passthrough._replace(match=Match(port=other), security=Security(mode, tls))
+        listener.filter_chains.extend(_chains(own, Protocol.AUTO))
     for port in captured:
-        serving = _serving(port, Match(port=port.port), settings)
+        serving = _serving(ctx, port, Match(port=port.port), settings, Security(port.mtls, tls))
         listener.filter_chains.extend(_chains(serving, port.protocol))
     listener.listener_filters.append(original_destination_filter())
+    listener.listener_filters.extend(_tls_inspectors(inbound, captured))
     if inbound.mode is InterceptionMode.TPROXY:
         listener.transparent.value = True
     declared = [port.port for port in captured if port.protocol is not Protocol.AUTO]
     listener.listener_filters.append(http_inspector(disabled_on=declared))
     listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)
     listener.metadata.CopyFrom(metadata((port.source for port in captured), with_generation=False))
-    refs = tuple(dict.fromkeys(port.source.ref for port in captured))
-    return Resource(LDS, VIRTUAL_INBOUND, encode(listener), refs)
+    _report_closed(ctx, inbound)
+    refs = (*(port.source.ref for port in captured), *inbound.policies)
+    return Resource(LDS, VIRTUAL_INBOUND, encode(listener), tuple(dict.fromkeys(refs)))
+
+
+def _server_tls(ctx: Ctx, certificates: CertificateSource) -> ServerTls | None:
+    if certificates is CertificateSource.NONE:
+        return None
+    settings = ctx.get(mesh_config, None).mesh_mtls
+    return ServerTls(certificates, ctx.get(trust_domains, None), settings)
+
+
+def _tls_inspectors(
+    inbound: Inbound, captured: list[InboundPort]
+) -> list[components_pb2.ListenerFilter]:
+    """Return what looks for TLS: only where chains ask, elsewhere the workload reads it (LS-13)."""
+    if inbound.certificates is CertificateSource.NONE:
+        return []
+    modes = dict(inbound.other_ports) | {port.port: port.mtls for port in captured}
+    plain = [port for port, mode in modes.items() if mode is MtlsMode.DISABLE]
+    if inbound.mtls is not MtlsMode.DISABLE:
+        return [tls_inspector(disabled_on=plain)]
+    looked_at = modes.keys() - plain
+    return [tls_inspector(only_on=sorted(looked_at))] if looked_at else []
+
+
+def _report_closed(ctx: Ctx, inbound: Inbound) -> None:
+    if inbound.certificates is not CertificateSource.NONE or not inbound.policies:
+        return
+    closed = [port for port in inbound.ports if port.mtls is MtlsMode.STRICT]
+    if not closed and inbound.mtls is not MtlsMode.STRICT:
+        return
+    hosts = ", ".join(sorted({port.host for port in closed if port.host})) or "no service"
+    ctx.report(
+        Finding(
+            Severity.WARNING,
+            "StrictWithoutCertificates",
+            inbound.policies[0],
+            f"A proxy that serves {hosts} has no certificates of the mesh, so nobody reaches it in "
+            "mode STRICT.",
+            "Give the workload an identity, or let the policy be PERMISSIVE for it.",
+        )
+    )
 
 
 class BoundKey(NamedTuple):
     """A port with a listener of its own."""
 
     port: InboundPort
-    accepts_http10: bool
+    settings: ProxySettings
+    certificates: CertificateSource
 
 
 @query
@@ -140,15 +193,20 @@ def bound_inbound(ctx: Ctx, key: BoundKey) -> Resource:
     listener.traffic_direction = base_pb2.INBOUND
     listener.continue_on_listener_filters_timeout = True
     normalization = ctx.get(mesh_config, None).path_normalization.normalization
-    serving = _serving(port, Match(), HttpSettings(key.accepts_http10, normalization))
+    security = Security(port.mtls, _server_tls(ctx, key.certificates))
+    serving = _serving(ctx, port, Match(), HttpSettings(key.settings, normalization), security)
     listener.filter_chains.extend(_chains(serving, port.protocol))
+    if security.tls is not None and security.mode is not MtlsMode.DISABLE:
+        listener.listener_filters.append(tls_inspector())
     if port.protocol is Protocol.AUTO:
         listener.listener_filters.append(http_inspector())
     listener.metadata.CopyFrom(metadata((port.source,), with_generation=False))
     return Resource(LDS, name, encode(listener), (port.source.ref,))
 
 
-def _serving(port: InboundPort, match: Match, http: HttpSettings) -> Serving:
+def _serving(
+    ctx: Ctx, port: InboundPort, match: Match, http: HttpSettings, security: Security
+) -> Serving:
     name = f"0.0.0.0_{port.port}"  # N-28: the same whatever the address family
     return Serving(
         cluster=str(InboundClusterName(port.port)),
@@ -157,51 +215,45 @@ def _serving(port: InboundPort, match: Match, http: HttpSettings) -> Serving:
         match=match,
         names=(name, name),
         http=http,
+        tcp_stat_prefix=inbound_stat_name(ctx, port),
+        security=security,
     )
 
 
 def _chains(serving: Serving, protocol: Protocol) -> list[components_pb2.FilterChain]:
-    return [build(serving) for build in _CHAINS_BY_PROTOCOL[_family(protocol)]]
+    mode, tls = serving.security
+    if mode is MtlsMode.STRICT and tls is None:
+        return [_closed_chain(serving)]
+    rows = chain_rows(mode, protocol, accepts_http10=serving.http.own.accepts_http10)
+    return [_chain(serving, row) for row in rows]
 
 
-def _family(protocol: Protocol) -> Protocol:
-    if protocol.is_http:
-        return Protocol.HTTP
-    return Protocol.AUTO if protocol is Protocol.AUTO else Protocol.TCP
+def _chain(serving: Serving, row: Row) -> components_pb2.FilterChain:
+    match = serving.match._replace(transport=row.transport, alpn=row.alpn)
+    chain = _http_chain(serving, match) if row.is_http else _tcp_chain(serving, match)
+    if row.ends_tls and serving.security.tls is not None:
+        chain.transport_socket.CopyFrom(server_socket(serving.security.tls))
+    return chain
 
 
-def _http(serving: Serving) -> components_pb2.FilterChain:
-    return _http_chain(serving, serving.match)
-
-
-def _detected_http(serving: Serving) -> components_pb2.FilterChain:
-    plain = plaintext_http(accepts_http10=serving.http.accepts_http10)
-    return _http_chain(serving, plain._replace(port=serving.match.port))
+def _closed_chain(serving: Serving) -> components_pb2.FilterChain:
+    # Without a chain of its own the port would fall to the chains of all other ports.
+    closed = tcp_filter(BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),))
+    name = serving.names[1]
+    return filter_chain(serving.match, closed, name=name, metadata=_described(serving))
 
 
 def _http_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
-    manager = inbound_connection(
-        serving.stat_prefix,
-        _inline_routes(serving),
-        accepts_http10=serving.http.accepts_http10,
-        normalization=serving.http.normalization,
-    )
+    manager = inbound_connection(serving.stat_prefix, _inline_routes(serving), serving.http)
     return filter_chain(
         match, http_filter(manager), name=serving.names[0], metadata=_described(serving)
     )
 
 
-def _tcp(serving: Serving) -> components_pb2.FilterChain:
-    return _tcp_chain(serving, serving.match)
-
-
-def _undetected_tcp(serving: Serving) -> components_pb2.FilterChain:
-    # Beside a chain that names its transport this one must too: Envoy never goes back from there.
-    return _tcp_chain(serving, serving.match._replace(transport=RAW))
-
-
 def _tcp_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
-    network_filter = tcp_filter(serving.cluster, (WeightedCluster(serving.cluster, 1),))
+    policy = TcpPolicy(idle_timeout=serving.http.own.idle_timeout)
+    clusters = (WeightedCluster(serving.cluster, 1),)
+    network_filter = tcp_filter(serving.tcp_stat_prefix, clusters, policy)
     return filter_chain(match, network_filter, name=serving.names[1], metadata=_described(serving))
 
 
@@ -225,11 +277,3 @@ def _inline_routes(serving: Serving) -> route_pb2.RouteConfiguration:
         )
     )
     return routes
-
-
-_CHAINS_BY_PROTOCOL: Final[dict[Protocol, tuple[ChainBuilder, ...]]] = {
-    Protocol.HTTP: (_http,),
-    Protocol.TCP: (_tcp,),
-    Protocol.AUTO: (_detected_http, _undetected_tcp),
-}
-"""Plain-text rows of the chain tables, in order of preference (3.11)."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
-from pilothouse.api.mesh_config import PathNormalizationType
+from pilothouse.api.duration import Duration
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import View
 from pilothouse.model.egress import unknown_destination
@@ -19,6 +19,7 @@ from pilothouse.model.names import (
     VIRTUAL_OUTBOUND,
 )
 from pilothouse.model.proxies import InterceptionMode, Profile
+from pilothouse.model.proxy_settings import ProxySettings
 from pilothouse.model.resource import LDS, Resource
 from pilothouse.model.scopes import Scope
 from pilothouse.translators.envoy.chain_overlaps import told_apart
@@ -35,9 +36,10 @@ from pilothouse.translators.envoy.filter_chains import (
     tcp_filter,
     tls_inspector,
 )
-from pilothouse.translators.envoy.http_connection import outbound_connection
+from pilothouse.translators.envoy.http_connection import HttpSettings, outbound_connection
 from pilothouse.translators.envoy.listener_plan import Kind, ListenerPlan, listener_plans
 from pilothouse.translators.envoy.provenance import metadata
+from pilothouse.translators.envoy.tcp_policy import TcpPolicy
 from pilothouse.translators.envoy.tcp_routes import TcpChain
 
 
@@ -46,7 +48,7 @@ class ListenerKey(NamedTuple):
 
     plan: ListenerPlan
     profile: Profile
-    accepts_http10: bool
+    settings: ProxySettings
     unknown: str
 
 
@@ -56,6 +58,7 @@ class CatchAllKey(NamedTuple):
     scope: Scope
     wildcards: tuple[str, ...]
     is_transparent: bool
+    idle_timeout: Duration | None
 
 
 @query
@@ -63,12 +66,13 @@ def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     """Return the outbound listeners of a view, virtualOutbound last (LS-01)."""
     unknown = ctx.get(unknown_destination, view.scope)
     found = [
-        ctx.get_or_none(outbound_listener, ListenerKey(plan, view.profile, view.http10, unknown))
+        ctx.get_or_none(outbound_listener, ListenerKey(plan, view.profile, view.settings, unknown))
         for plan in ctx.get(listener_plans, view)
     ]
     if view.mode is not InterceptionMode.NONE:
         wildcards = (view.wildcard, *view.more_wildcards)
-        key = CatchAllKey(view.scope, wildcards, view.mode is InterceptionMode.TPROXY)
+        is_transparent = view.mode is InterceptionMode.TPROXY
+        key = CatchAllKey(view.scope, wildcards, is_transparent, view.settings.idle_timeout)
         found.append(ctx.get_or_none(virtual_outbound, key))
     return ResourceLayer(each for each in found if each is not None)
 
@@ -84,10 +88,11 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     listener.bind_to_port.value = plan.binds_port
     listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
     disjoint = told_apart(plan.tcp, ctx.report)
-    chains = [_tcp_chain(chain, plan.name.port) for chain in disjoint]
+    idle_timeout = key.settings.idle_timeout
+    chains = [_tcp_chain(chain, plan.name.port, idle_timeout) for chain in disjoint]
     if plan.route is not None:
         normalization = ctx.get(mesh_config, None).path_normalization.normalization
-        chains.append(_http_chain(plan, key, normalization))
+        chains.append(_http_chain(plan, key, HttpSettings(key.settings, normalization)))
     _add_chains(listener, chains, plan, key.unknown)
     if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
         listener.listener_filters.append(tls_inspector())
@@ -131,26 +136,27 @@ def _add_chains(
 
 
 def _http_chain(
-    plan: ListenerPlan, key: ListenerKey, normalization: PathNormalizationType
+    plan: ListenerPlan, key: ListenerKey, settings: HttpSettings
 ) -> components_pb2.FilterChain:
     manager = outbound_connection(
         str(plan.name),
         plan.route or "",
         key.profile,
-        accepts_http10=key.accepts_http10,
-        normalization=normalization,
+        settings,
         lookups=plan.lookups,
     )
     is_detected = plan.kind is Kind.AUTO
-    match = plaintext_http(accepts_http10=key.accepts_http10) if is_detected else Match()
+    match = plaintext_http(accepts_http10=key.settings.accepts_http10) if is_detected else Match()
     return filter_chain(match, http_filter(manager))
 
 
-def _tcp_chain(chain: TcpChain, port: int) -> components_pb2.FilterChain:
+def _tcp_chain(
+    chain: TcpChain, port: int, idle_timeout: Duration | None
+) -> components_pb2.FilterChain:
     sources = (chain.source, chain.routed_by) if chain.routed_by else (chain.source,)
     built = filter_chain(
         Match(cidrs=chain.cidrs, sni=chain.sni),
-        tcp_filter(chain.stat_prefix, chain.clusters, chain.policy),
+        tcp_filter(chain.stat_prefix, chain.clusters, chain.policy.with_default_idle(idle_timeout)),
         metadata=metadata(sources, config=chain.routed_by, with_generation=False),
     )
     if chain.lookup is not None:
@@ -175,10 +181,11 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
         )
     )
     cluster = ctx.get(unknown_destination, key.scope)
+    idle = TcpPolicy(idle_timeout=key.idle_timeout)  # NM-14
     listener.filter_chains.append(
         filter_chain(
             Match(),
-            tcp_filter(cluster, (WeightedCluster(cluster, 1),)),
+            tcp_filter(cluster, (WeightedCluster(cluster, 1),), idle),
             name=OUTBOUND_CATCHALL_CHAIN,
         )
     )

@@ -102,6 +102,7 @@ def _forward(
         authority = rule.rewrite.authority or authority
     if authority:
         action.host_rewrite_literal = authority
+    action.append_x_forwarded_host = context.forwards_host
     action.request_mirror_policies.extend(mirror_policies(rule, context.target))
     targets = [context.target(each.destination) for each in destinations]
     if len(destinations) == 1:

@@ -26,6 +26,7 @@ from pilothouse.model.names import (
 )
 from pilothouse.model.policies import RuleQuestion, governing_rule
 from pilothouse.model.protocols import Protocol
+from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import RDS, Resource, field
 from pilothouse.model.routing import (
     Clients,
@@ -55,11 +56,18 @@ class RouteView(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     domain_suffix: str
     dns_capture: bool = False
+    headers: RouteHeaders = RouteHeaders()
 
     @staticmethod
     def of(view: View) -> "RouteView":
         """Return the part of a view that routes depend on."""
-        return RouteView(view.scope, view.labels, view.domain_suffix, view.dns_capture)
+        return RouteView(
+            view.scope,
+            view.labels,
+            view.domain_suffix,
+            view.dns_capture,
+            view.settings.on_routes,
+        )
 
 
 class RouteQuestion(NamedTuple):
@@ -85,7 +93,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
             parts.append(encoded)
         services.update(dict.fromkeys(key.virtual_services))
     if not any(ANY_DOMAIN in key.domains for key in keys):
-        parts.append(field(2, _catch_all(ctx.get(unknown_destination, scope))))
+        parts.append(field(2, _catch_all(ctx.get(unknown_destination, scope), asked.view.headers)))
     refs = dict.fromkeys(ref for key in services for ref in ctx.get(writers, key))
     return Resource(RDS, asked.name, b"".join(parts), tuple(refs))
 
@@ -97,11 +105,11 @@ def _header(name: str, *, ignores_port: bool) -> route_pb2.RouteConfiguration:
     return header
 
 
-def _catch_all(unknown: str) -> bytes:
+def _catch_all(unknown: str, headers: RouteHeaders) -> bytes:
     is_open = unknown != BLACK_HOLE_CLUSTER
     name = ALLOW_ANY_VIRTUAL_HOST if is_open else BLOCK_ALL_VIRTUAL_HOST
     host = route_components_pb2.VirtualHost(
-        name=name, domains=[ANY_DOMAIN], include_request_attempt_count=True
+        name=name, domains=[ANY_DOMAIN], include_request_attempt_count=headers.counts_attempts
     )
     route = host.routes.add(name=name)
     route.match.prefix = "/"
@@ -200,6 +208,7 @@ def _service_key(
         virtual_services=candidates,
         scope=view.scope if candidates else None,
         labels=view.labels if candidates else (),
+        headers=view.headers,
     )
 
 
@@ -233,6 +242,7 @@ def _unregistered(ctx: Ctx, at: _Listener, served: list[VirtualHostKey]) -> list
                     virtual_services=candidates,
                     scope=at.view.scope,
                     labels=at.view.labels,
+                    headers=at.view.headers,
                 )
             )
     return keys

@@ -32,7 +32,8 @@ class RouteContext:
     For whom and where routes are built.
 
     `listener_port` is the port requests arrive on; `gateway` is "mesh" for a sidecar, else the
-    ``namespace/name`` of a Gateway. `metadata` gives the metadata of routes made from a rule.
+    ``namespace/name`` of a Gateway. `forwards_host` keeps a rewritten host in a header (PC-06).
+    `metadata` gives the metadata of routes made from a rule.
     """
 
     listener_port: int
@@ -41,4 +42,5 @@ class RouteContext:
     source_labels: Mapping[str, str]
     gateway: str = "mesh"
     default_retry: HttpRetry | None = None
+    forwards_host: bool = False
     metadata: Callable[[Rule], base_pb2.Metadata]

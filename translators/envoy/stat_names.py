@@ -2,7 +2,11 @@
 
 from typing import NamedTuple
 
-from pilothouse.model.services import Port, Service
+from pilothouse.graph.core import Ctx
+from pilothouse.model.classes import InboundPort
+from pilothouse.model.mesh import mesh_config
+from pilothouse.model.names import InboundClusterName
+from pilothouse.model.services import Port, Registry, Service, ServiceKey, service
 
 
 class StatSubject(NamedTuple):
@@ -32,3 +36,18 @@ def stat_name(pattern: str, subject: StatSubject, otherwise: str) -> str:
     for variable, value in values.items():
         pattern = pattern.replace(variable, value)
     return pattern
+
+
+def inbound_stat_name(ctx: Ctx, port: InboundPort) -> str:
+    """Return the statistics' name of an inbound port: of its cluster and of its TCP chain."""
+    name = str(InboundClusterName(port.port))
+    pattern = ctx.get(mesh_config, None).inbound_cluster_stat_name
+    if not pattern or port.source.ref.kind == "Sidecar":
+        return name
+    ref = port.source.ref
+    registry = Registry.KUBERNETES if ref.kind == "Service" else Registry.EXTERNAL
+    owner = ctx.get(service, ServiceKey(registry, ref.namespace, ref.name, port.host))
+    owned = owner.port(port.service_port) if owner else None
+    if owner is None or owned is None:
+        return name
+    return stat_name(pattern, StatSubject(owner, owned, target_port=port.port), name)

@@ -5,7 +5,7 @@ It belongs to the listener's tcp_proxy and not to a cluster, so of a weighted ro
 destination's rule counts, and none of its subsets.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
@@ -40,6 +40,12 @@ class TcpPolicy:
     max_connection_duration: Duration | None = None
     hashes_source_ip: bool = False
     tunnel: Tunnel | None = None
+
+    def with_default_idle(self, timeout: Duration | None) -> "TcpPolicy":
+        """Return the policy with the client's own idle timeout where no rule says one (NM-14)."""
+        if timeout is None or self.idle_timeout is not None:
+            return self
+        return replace(self, idle_timeout=timeout)
 
 
 NO_TCP_POLICY: Final = TcpPolicy()

@@ -20,6 +20,7 @@ from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.names import ClusterName, VirtualHostName
 from pilothouse.model.policies import RuleKey, RuleQuestion, governing_rule, merged_rule, policy_for
 from pilothouse.model.provenance import Source
+from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import field
 from pilothouse.model.routing import virtual_service
 from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
@@ -50,13 +51,16 @@ class VirtualHostKey(NamedTuple):
     virtual_services: tuple[ObjectKey, ...]
     scope: Scope | None
     labels: tuple[tuple[str, str], ...]
+    headers: RouteHeaders = RouteHeaders()
 
 
 @query
 def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
     """Encode a virtual host, framed as RouteConfiguration.virtual_hosts; None without a route."""
     host = route_components_pb2.VirtualHost(
-        name=str(key.name), domains=key.domains, include_request_attempt_count=True
+        name=str(key.name),
+        domains=key.domains,
+        include_request_attempt_count=key.headers.counts_attempts,
     )
     routes: list[route_components_pb2.Route] = []
     for each in key.virtual_services:
@@ -109,6 +113,7 @@ def _routes(
         source_namespace=scope.namespace,
         source_labels=dict(key.labels),
         default_retry=ctx.get(mesh_config, None).default_http_retry_policy,
+        forwards_host=key.headers.forwards_host,
         metadata=describe,
     )
     return virtual_service_routes(row, context, ctx.report, ctx.get(http_rules, row.meta.key))

@@ -1,8 +1,12 @@
 """Node messages as istio-agent and plain bootstraps write them (traffic.md section 4)."""
 
+from datetime import timedelta
+
 import pytest
 from fake_proxy import node
 
+from pilothouse.api.duration import Duration
+from pilothouse.api.proxy_config import ConnectionSettings, OwnProxyConfig, ProxyHeaders
 from pilothouse.model.proxies import InterceptionMode, Locality, NodeType, Profile
 from pilothouse.xds.node import MAX_ID_LENGTH, MAX_NODE_BYTES, InvalidNode, read_proxy
 
@@ -108,3 +112,54 @@ def test_refusals_do_not_repeat_an_attackers_text():
     with pytest.raises(InvalidNode) as caught:
         read_proxy(node("x" * 900))
     assert len(str(caught.value)) < 300
+
+
+def test_the_proxys_own_config():
+    """NM-07, NM-14: of PROXY_CONFIG what shapes listeners is kept, the agent's own is passed by."""
+    proxy = read_proxy(
+        node(
+            ID,
+            {
+                "IDLE_TIMEOUT": "90s",
+                "PROXY_CONFIG": {
+                    "concurrency": 2,
+                    "statusPort": 15020,
+                    "fieldOfALaterVersion": {"x": [1]},
+                    "proxyHeaders": {
+                        "forwardedClientCert": "SANITIZE",
+                        "headerOfALaterVersion": {},
+                    },
+                    "connectionSettings": {"httpMaxConcurrentStreams": 8, "httpIdleTimeout": "60s"},
+                },
+            },
+        )
+    )
+    assert proxy.idle_timeout == timedelta(seconds=90)
+    assert proxy.config == OwnProxyConfig(
+        proxy_headers=ProxyHeaders(forwarded_client_cert="SANITIZE"),
+        connection_settings=ConnectionSettings(
+            http_max_concurrent_streams=8, http_idle_timeout=Duration(seconds=60)
+        ),
+    )
+
+
+def test_a_proxy_without_a_config_of_its_own():
+    """Not the same as one with an empty config, which sets the mesh's headers aside (2.9)."""
+    assert read_proxy(node(ID)).config is None
+    assert read_proxy(node(ID, {"PROXY_CONFIG": {}})).config == OwnProxyConfig()
+    assert read_proxy(node(ID, {"IDLE_TIMEOUT": "soon"})).idle_timeout is None
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"proxyHeaders": {"forwardedClientCert": "SANITISE"}}, "forwardedClientCert"),
+        ({"proxyHeaders": {"server": "off"}}, "proxyHeaders.server"),
+        ({"connectionSettings": {"httpMaxConcurrentStreams": 0}}, "httpMaxConcurrentStreams"),
+        ({"connectionSettings": {"httpIdleTimeout": "soon"}}, "httpIdleTimeout"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused(config, told):
+    """Headers keep secrets in: a misspelled SANITIZE must not become the default that forwards."""
+    with pytest.raises(InvalidNode, match=rf"PROXY_CONFIG.*{told}"):
+        read_proxy(node(ID, {"PROXY_CONFIG": config}))
