@@ -1,5 +1,6 @@
 """What an authority issues, checked with independent verifiers: cryptography's and spiffe's."""
 
+import itertools
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_openssl_verifies_a_chain_with_intermediates(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.stdout == "leaf: OK\n", done.stderr
     path = [x509.load_pem_x509_certificate(each) for each in pair.chain.elements[:-1]]
-    for below, above in zip(path, path[1:], strict=False):
+    for below, above in itertools.pairwise(path):
         below.verify_directly_issued_by(above)
 
 
