@@ -7,6 +7,7 @@ A plain value. Where endpoints come from is the business of `pilothouse.model.en
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from pilothouse.model.proxies import Locality
@@ -49,7 +50,9 @@ class Endpoint:
     `address` is an IP, a host name (DNS resolutions), a Unix path (port 0), or empty if the place
     is reached only through a gateway of its network. `more_addresses` are IPs of the same workload
     in the other family. `labels` are the workload's, sorted. `workload` is the text of N-70, empty
-    if unknown. `weight` is at least 1.
+    if unknown. `weight` is at least 1. `account` is who runs it, a SPIFFE path without its trust
+    domain (``ns/NAMESPACE/sa/NAME``), empty if unknown. With `takes_mutual_tls` clients that can
+    should use it here (S-PA-11).
     """
 
     address: str
@@ -62,7 +65,8 @@ class Endpoint:
     network: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     workload: str = ""
-    service_account: str = ""
+    account: str = ""
+    takes_mutual_tls: bool = False
 
     def label(self, name: str) -> str:
         """Return a label of the workload, or where it runs for the labels of topology."""
@@ -81,6 +85,12 @@ class Endpoint:
     def has_labels(self, wanted: tuple[tuple[str, str], ...]) -> bool:
         """Tell whether the workload carries every wanted label; topology counts (K8-14)."""
         return all(pair in self.labels or self.label(pair[0]) == pair[1] for pair in wanted)
+
+
+@lru_cache(maxsize=16384)
+def account_path(namespace: str, name: str) -> str:
+    """Return the SPIFFE path of a service account; few strings for many endpoints."""
+    return f"ns/{namespace}/sa/{name}"
 
 
 def workload_text(name: str, namespace: str, labels: Mapping[str, str]) -> str:

@@ -15,7 +15,8 @@ from pilothouse.api.names import is_address
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.workload import WorkloadEntry, WorkloadEntrySpec
 from pilothouse.graph.core import Ctx
-from pilothouse.model.endpoint import Endpoint, Health, workload_text
+from pilothouse.model.authentication import takes_mutual_tls
+from pilothouse.model.endpoint import Endpoint, Health, account_path, workload_text
 from pilothouse.model.inputs import PODS, WORKLOAD_ENTRIES
 from pilothouse.model.pod_endpoints import is_finished, pod_endpoint
 from pilothouse.model.proxies import Locality
@@ -118,6 +119,7 @@ def _listed_workload(
     if not address and not spec.network:
         return
     labelled = labelled_locality(labels)
+    account = spec.service_account
     yield Endpoint(
         address=address,
         port=number,
@@ -126,7 +128,10 @@ def _listed_workload(
         network=spec.network or labels.get(NETWORK_LABEL) or ctx.get(default_network, None),
         labels=tuple(sorted(labels.items())),
         workload=workload_text(name, namespace, labels) if name else "",
-        service_account=spec.service_account,
+        account=account_path(namespace, account) if account else "",
+        takes_mutual_tls=takes_mutual_tls(
+            ctx, namespace, labels, number, has_identity=bool(account)
+        ),
     )
 
 

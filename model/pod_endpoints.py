@@ -13,7 +13,8 @@ from pilothouse.api.kubernetes_core import EndpointSlice, Pod
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx
 from pilothouse.graph.findings import Finding, Severity
-from pilothouse.model.endpoint import Endpoint, Health, workload_text
+from pilothouse.model.authentication import takes_mutual_tls
+from pilothouse.model.endpoint import Endpoint, Health, account_path, workload_text
 from pilothouse.model.inputs import ENDPOINT_SLICES, ENDPOINTS, PODS
 from pilothouse.model.proxies import Locality
 from pilothouse.model.services import Port, Service
@@ -133,7 +134,8 @@ def pod_endpoint(
         network=labels.get(NETWORK_LABEL) or network,
         labels=tuple(sorted(labels.items())),
         workload=workload_text(pod.meta.name, pod.meta.namespace, labels),
-        service_account=pod.spec.service_account_name,
+        account=account_path(pod.meta.namespace, pod.spec.service_account_name or "default"),
+        takes_mutual_tls=takes_mutual_tls(ctx, pod.meta.namespace, labels, number),
     )
 
 

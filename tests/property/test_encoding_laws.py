@@ -23,7 +23,7 @@ places = st.tuples(st.ip_addresses().map(str), st.integers(1, 65535)) | st.tuple
     st.just("/run/x.sock"), st.just(0)
 )
 endpoints = st.builds(
-    lambda place, more, health, weight, locality, workload: Endpoint(
+    lambda place, more, health, weight, locality, workload, mutual: Endpoint(
         address=place[0],
         port=place[1],
         more_addresses=more if place[1] else (),
@@ -31,6 +31,7 @@ endpoints = st.builds(
         weight=weight,
         locality=locality,
         workload=workload,
+        takes_mutual_tls=mutual,
     ),
     places,
     st.lists(st.ip_addresses().map(str), max_size=2).map(tuple),
@@ -38,6 +39,7 @@ endpoints = st.builds(
     st.integers(1, 2**20),
     localities,
     words,
+    st.booleans(),
 )
 
 
@@ -85,6 +87,9 @@ def lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
     if endpoint.workload:
         fields = message.metadata.filter_metadata["istio"].fields
         fields["workload"].string_value = endpoint.workload
+    if endpoint.takes_mutual_tls:
+        match = message.metadata.filter_metadata["envoy.transport_socket_match"]
+        match.fields["tlsMode"].string_value = "istio"
     return message
 
 

@@ -32,6 +32,7 @@ from pilothouse.model.policies import (
     policy_for,
 )
 from pilothouse.model.protocols import Protocol
+from pilothouse.model.proxies import CertificateSource
 from pilothouse.model.resource import CDS, Resource
 from pilothouse.model.scopes import Scope, service_shards
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
@@ -47,6 +48,7 @@ from pilothouse.translators.envoy.cluster_policy import (
     apply_outlier_detection,
     is_passthrough,
 )
+from pilothouse.translators.envoy.cluster_transport import Destination, apply_transport
 from pilothouse.translators.envoy.clusters_dns import DnsLookup, apply_dns, lookup_families
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost, apply_dynamic_discovery
 from pilothouse.translators.envoy.encoding import encode
@@ -57,9 +59,7 @@ from pilothouse.translators.envoy.proxy_protocol import apply_proxy_protocol
 from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
 from pilothouse.translators.envoy.upstream_tls import (
     AutomaticNames,
-    TlsTarget,
     TlsUnavailable,
-    apply_tls,
     automatic_names,
     brings_certificates,
 )
@@ -76,12 +76,20 @@ class ClusterView(NamedTuple):
     ipv6: bool
     listed: Client
     preserves_case: bool = False
+    certificates: CertificateSource = CertificateSource.NONE
 
     @staticmethod
     def of(view: View, listed: Client) -> "ClusterView":
         """Return the part of a view that clusters depend on."""
-        preserves_case = view.settings.preserves_case
-        return ClusterView(view.scope, view.labels, view.ipv4, view.ipv6, listed, preserves_case)
+        return ClusterView(
+            view.scope,
+            view.labels,
+            view.ipv4,
+            view.ipv6,
+            listed,
+            view.settings.preserves_case,
+            view.certificates,
+        )
 
 
 class ClusterKey(NamedTuple):
@@ -99,6 +107,7 @@ class ClusterKey(NamedTuple):
     ipv6: bool
     client: Client = ()
     preserves_case: bool = False
+    certificates: CertificateSource = CertificateSource.NONE
 
 
 class ClusterShardKey(NamedTuple):
@@ -150,6 +159,7 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
                 view.ipv6,
                 client,
                 view.preserves_case,
+                view.certificates,
             )
 
 
@@ -194,18 +204,9 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
     apply_locality(cluster, plan_of(ctx, owner, policy))
+    to = Destination(owner, port, key.subset, policy.tls, key.certificates, names)
     try:
-        apply_tls(
-            cluster,
-            policy.tls,
-            TlsTarget(
-                host=owner.host,
-                protocol=port.protocol,
-                is_http2=upstream.is_http2,
-                names=names,
-                defaults=mesh.tls_defaults,
-            ),
-        )
+        apply_transport(ctx, cluster, to, upstream)
     except TlsUnavailable as problem:
         if rule is not None:
             ctx.report(closed_for_tls(rule, name, problem))

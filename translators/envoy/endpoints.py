@@ -7,9 +7,10 @@ field; a test compares the bytes with what protobuf makes of the same content.
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
+from pilothouse._pb.google.protobuf import struct_pb2
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import EndpointView
@@ -25,6 +26,13 @@ from pilothouse.model.services import Resolution, Service, ServiceKey, service
 from pilothouse.model.topology_labels import NODE_LABEL
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.provenance import ISTIO
+
+TRANSPORT_MATCH: Final = "envoy.transport_socket_match"
+"""Metadata of an endpoint by which a cluster chooses among its transport sockets (N-70)."""
+
+MUTUAL_TLS_ENDPOINT: Final = struct_pb2.Struct()
+"""Such metadata of an endpoint that takes mutual TLS."""
+MUTUAL_TLS_ENDPOINT.fields["tlsMode"].string_value = "istio"
 
 
 class AssignmentQuestion(NamedTuple):
@@ -156,7 +164,8 @@ def _lb_endpoint(endpoint: Endpoint) -> bytes:
     if endpoint.more_addresses:  # tried in turn, both families at once (RFC 8305)
         more = (_socket(each, endpoint.port) for each in endpoint.more_addresses)
         place += b"".join(field(4, field(1, each)) for each in more)
-    return field(1, place) + _suffix(endpoint.health, endpoint.workload, endpoint.weight)
+    suffix = _suffix(endpoint.health, endpoint.workload, endpoint.weight, endpoint.takes_mutual_tls)
+    return field(1, place) + suffix
 
 
 def _socket(address: str, port: int) -> bytes:
@@ -164,13 +173,14 @@ def _socket(address: str, port: int) -> bytes:
 
 
 @lru_cache(maxsize=65536)
-def _suffix(health: Health, workload: str, weight: int) -> bytes:
-    # What follows the address is the same for all ports of a workload.
-    described = b""
+def _suffix(health: Health, workload: str, weight: int, takes_mutual_tls: bool) -> bytes:  # noqa: FBT001
+    # What follows the address is the same for most ports of a workload.
+    message = base_pb2.Metadata()
     if workload:
-        message = base_pb2.Metadata()
         message.filter_metadata[ISTIO].fields["workload"].string_value = workload
-        described = field(3, encode(message))
+    if takes_mutual_tls:
+        message.filter_metadata[TRANSPORT_MATCH].MergeFrom(MUTUAL_TLS_ENDPOINT)
+    described = field(3, encode(message)) if workload or takes_mutual_tls else b""
     return b"\x10" + varint(health.value) + described + _wrapped(4, weight)
 
 

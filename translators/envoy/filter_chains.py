@@ -125,11 +125,18 @@ def original_destination_filter() -> components_pb2.ListenerFilter:
     )
 
 
-def tls_inspector() -> components_pb2.ListenerFilter:
-    """Read SNI and ALPN of a TLS client hello."""
-    return components_pb2.ListenerFilter(
+def tls_inspector(
+    disabled_on: Sequence[int] = (), only_on: Sequence[int] = ()
+) -> components_pb2.ListenerFilter:
+    """Read SNI and ALPN of a TLS client hello, but not on some ports, or on a few only (LS-13)."""
+    result = components_pb2.ListenerFilter(
         name="envoy.filters.listener.tls_inspector", typed_config=_TLS_INSPECTOR
     )
+    if only_on:
+        result.filter_disabled.not_match.CopyFrom(_any_port(only_on))
+    elif disabled_on:
+        result.filter_disabled.CopyFrom(_any_port(disabled_on))
+    return result
 
 
 def http_inspector(disabled_on: Sequence[int] = ()) -> components_pb2.ListenerFilter:
@@ -137,12 +144,18 @@ def http_inspector(disabled_on: Sequence[int] = ()) -> components_pb2.ListenerFi
     result = components_pb2.ListenerFilter(
         name="envoy.filters.listener.http_inspector", typed_config=_HTTP_INSPECTOR
     )
-    rules = [_port_predicate(port) for port in sorted(disabled_on)]
-    if len(rules) == 1:
-        result.filter_disabled.CopyFrom(rules[0])
-    elif rules:
-        result.filter_disabled.or_match.rules.extend(rules)
+    if disabled_on:
+        result.filter_disabled.CopyFrom(_any_port(disabled_on))
     return result
+
+
+def _any_port(ports: Sequence[int]) -> components_pb2.ListenerFilterChainMatchPredicate:
+    rules = [_port_predicate(port) for port in sorted(ports)]
+    if len(rules) == 1:
+        return rules[0]
+    either = components_pb2.ListenerFilterChainMatchPredicate()
+    either.or_match.rules.extend(rules)
+    return either
 
 
 def _port_predicate(port: int) -> components_pb2.ListenerFilterChainMatchPredicate:

@@ -15,16 +15,22 @@ PROXY_PROTOCOL_SOCKET: Final = "envoy.transport_sockets.upstream_proxy_protocol"
 
 
 def apply_proxy_protocol(cluster: cluster_pb2.Cluster, wanted: ProxyProtocol | None) -> None:
-    """Wrap the cluster's transport socket (plain text if it has none) in the PROXY protocol."""
+    """Wrap the cluster's transport sockets (plain text if it has none) in the PROXY protocol."""
     if wanted is None:
         return
+    for each in cluster.transport_socket_matches:
+        each.transport_socket.CopyFrom(_wrapped(each.transport_socket, wanted))
+    if not cluster.transport_socket_matches:
+        has_socket = cluster.HasField("transport_socket")
+        inner = cluster.transport_socket if has_socket else _PLAIN
+        cluster.transport_socket.CopyFrom(_wrapped(inner, wanted))
+
+
+def _wrapped(inner: base_pb2.TransportSocket, wanted: ProxyProtocol) -> base_pb2.TransportSocket:
     wrapper = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport()
     wrapper.config.version = _VERSIONS[wanted.version]
-    has_socket = cluster.HasField("transport_socket")
-    wrapper.transport_socket.CopyFrom(cluster.transport_socket if has_socket else _PLAIN)
-    cluster.transport_socket.CopyFrom(
-        base_pb2.TransportSocket(name=PROXY_PROTOCOL_SOCKET, typed_config=pack(wrapper))
-    )
+    wrapper.transport_socket.CopyFrom(inner)
+    return base_pb2.TransportSocket(name=PROXY_PROTOCOL_SOCKET, typed_config=pack(wrapper))
 
 
 _VERSIONS: Final = {

@@ -18,7 +18,9 @@ from pilothouse.api.virtual_service import (
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.translators.envoy.hash_policies import distinct, hash_policy
 from pilothouse.translators.envoy.headers import header_changes, header_findings
+from pilothouse.translators.envoy.http_connection import ALPN_OVERRIDE_FILTER
 from pilothouse.translators.envoy.mirrors import mirror_policies
+from pilothouse.translators.envoy.mutual_tls import offer_override
 from pilothouse.translators.envoy.retries import retry_policy
 from pilothouse.translators.envoy.route_context import Report, RouteContext, RouteTarget
 
@@ -121,6 +123,7 @@ def _to_one(route: Route, destination: HttpRouteDestination, target: RouteTarget
     route.route.cluster = target.cluster
     changes = header_changes(destination.headers)
     changes.append_to(route)
+    _set_offer(route, target)
     # The rule's own authority wins, as it does in Envoy over that of a weighted cluster.
     if changes.authority and not route.route.host_rewrite_literal:
         route.route.host_rewrite_literal = changes.authority
@@ -136,8 +139,17 @@ def _by_weight(
         cluster.weight.value = destination.weight
         changes = header_changes(destination.headers)
         changes.append_to(cluster)
+        _set_offer(cluster, target)
         if changes.authority:
             cluster.host_rewrite_literal = changes.authority
+
+
+def _set_offer(
+    place: Route | route_components_pb2.WeightedCluster.ClusterWeight, target: RouteTarget
+) -> None:
+    if target.offer:
+        override = offer_override(target.offer)
+        place.typed_per_filter_config[ALPN_OVERRIDE_FILTER].CopyFrom(override)
 
 
 def _rewrite_path(action: RouteAction, rewrite: HttpRewrite) -> None:

@@ -26,6 +26,7 @@ from pilothouse.model.names import (
 )
 from pilothouse.model.policies import RuleQuestion, governing_rule
 from pilothouse.model.protocols import Protocol
+from pilothouse.model.proxies import CertificateSource, Profile
 from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import RDS, Resource, field
 from pilothouse.model.routing import (
@@ -50,13 +51,18 @@ MAX_DIRECT_RESPONSE_BYTES = 1024 * 1024
 
 
 class RouteView(NamedTuple):
-    """What a scope's routes depend on."""
+    """
+    What a scope's routes depend on.
+
+    With `tells_protocol` routes say what mutual TLS carries, where a cluster cannot (D-1).
+    """
 
     scope: Scope
     labels: tuple[tuple[str, str], ...]
     domain_suffix: str
     dns_capture: bool = False
     headers: RouteHeaders = RouteHeaders()
+    tells_protocol: bool = False
 
     @staticmethod
     def of(view: View) -> "RouteView":
@@ -67,7 +73,14 @@ class RouteView(NamedTuple):
             view.domain_suffix,
             view.dns_capture,
             view.settings.on_routes,
+            tells_protocol=_tells_protocol(view),
         )
+
+
+def _tells_protocol(view: View) -> bool:
+    # Istio's own build has a filter for it; without certificates there is no TLS to say it in.
+    has_certificates = view.certificates is not CertificateSource.NONE
+    return has_certificates and view.profile is Profile.ENVOY
 
 
 class RouteQuestion(NamedTuple):
@@ -209,6 +222,7 @@ def _service_key(
         scope=view.scope if candidates else None,
         labels=view.labels if candidates else (),
         headers=view.headers,
+        tells_protocol=view.tells_protocol,
     )
 
 
@@ -243,6 +257,7 @@ def _unregistered(ctx: Ctx, at: _Listener, served: list[VirtualHostKey]) -> list
                     scope=at.view.scope,
                     labels=at.view.labels,
                     headers=at.view.headers,
+                    tells_protocol=at.view.tells_protocol,
                 )
             )
     return keys

@@ -19,11 +19,13 @@ class RouteTarget:
     What a destination resolved to.
 
     `cluster` is a cluster name (N-01) even if the service is unknown; `hash_policy` is what the
-    destination's DestinationRule says about affinity.
+    destination's DestinationRule says about affinity. `offer` is what a stock Envoy offers there in
+    TLS for each request, empty for what the cluster always offers.
     """
 
     cluster: str
     hash_policy: ConsistentHash | None = None
+    offer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

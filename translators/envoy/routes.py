@@ -19,7 +19,9 @@ from pilothouse.translators.envoy.cors import CORS_FILTER, cors_policy
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.faults import FAULT_FILTER, fault_findings, http_fault
 from pilothouse.translators.envoy.hash_policies import hash_policy
+from pilothouse.translators.envoy.http_connection import ALPN_OVERRIDE_FILTER
 from pilothouse.translators.envoy.matches import is_catch_all, reads_claims, route_match
+from pilothouse.translators.envoy.mutual_tls import offer_override
 from pilothouse.translators.envoy.retries import INBOUND_RETRIES, retry_policy
 from pilothouse.translators.envoy.route_actions import disable_timeout, set_action
 from pilothouse.translators.envoy.route_context import Report, RouteContext, RouteTarget
@@ -88,6 +90,9 @@ def default_route(
     route.decorator.operation = f"{host}:{port}/*"
     if hashing is not None:
         route.route.hash_policy.append(hashing)
+    if target.offer:
+        override = offer_override(target.offer)
+        route.typed_per_filter_config[ALPN_OVERRIDE_FILTER].CopyFrom(override)
     if metadata is not None:
         route.metadata.CopyFrom(metadata)
     return route

@@ -1,9 +1,9 @@
 """
-TLS towards a destination (traffic.md DR-50 to DR-57), as far as files on the proxy's disk carry it.
+TLS with certificates that are not the mesh's: SIMPLE and MUTUAL (traffic.md DR-51 to DR-57).
 
-Certificates of the mesh come with the identity work; until then a mode that needs them raises, and
-the caller closes the cluster rather than sending plain text. A name is always checked unless the
-rule says otherwise: where requests have a host, Envoy checks that one, else the service's is used.
+What cannot be had raises, and the caller closes the cluster rather than sending plain text. A name
+is always checked unless the rule says otherwise: where requests have a host, Envoy checks that one,
+else the service's is used.
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ from pilothouse.translators.envoy.encoding import pack
 TLS_SOCKET: Final = "envoy.transport_sockets.tls"
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
 WITHOUT_MESH_CERTIFICATES: Final = (
-    "Use tls mode DISABLE or SIMPLE until this version can issue certificates."
+    "Give the client's proxy certificates of the mesh, or use tls mode DISABLE or SIMPLE."
 )
 
 
@@ -86,12 +86,12 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
     """
     Give the cluster the transport socket its policy asks for.
 
-    Raises: TlsUnavailable: Mesh certificates or Kubernetes secrets would be needed, or there is no
-        name to check a certificate against.
+    Raises: TlsUnavailable: Kubernetes secrets would be needed, there is no name to check a
+        certificate against, or the mode wants certificates of the mesh.
     """
     if tls is None or tls.mode == "DISABLE":
         return
-    if tls.mode == "ISTIO_MUTUAL":
+    if not brings_certificates(tls):
         raise TlsUnavailable("ISTIO_MUTUAL needs workload certificates.")
     if tls.credential_name:
         raise TlsUnavailable(

@@ -18,14 +18,25 @@ from pilothouse.model.delegation import Rule, http_rules
 from pilothouse.model.hosts import resolve_short_name
 from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.names import ClusterName, VirtualHostName
-from pilothouse.model.policies import RuleKey, RuleQuestion, governing_rule, merged_rule, policy_for
+from pilothouse.model.policies import (
+    MergedRule,
+    RuleKey,
+    RuleQuestion,
+    governing_rule,
+    merged_rule,
+    policy_for,
+)
 from pilothouse.model.provenance import Source
+from pilothouse.model.proxies import CertificateSource
 from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import field
 from pilothouse.model.routing import virtual_service
 from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
-from pilothouse.model.services import ServiceKey, service
+from pilothouse.model.services import Service, ServiceKey, service
+from pilothouse.model.transport import transport_of
 from pilothouse.translators.envoy.encoding import encode
+from pilothouse.translators.envoy.http_options import HttpUpstream
+from pilothouse.translators.envoy.mutual_tls import offered_by_request
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.routes import (
     RouteContext,
@@ -52,6 +63,7 @@ class VirtualHostKey(NamedTuple):
     scope: Scope | None
     labels: tuple[tuple[str, str], ...]
     headers: RouteHeaders = RouteHeaders()
+    tells_protocol: bool = False
 
 
 @query
@@ -80,12 +92,13 @@ def _default_route(
     ctx: Ctx, key: VirtualHostKey, owner_key: ServiceKey
 ) -> route_components_pb2.Route:
     owner = ctx.get(service, owner_key)
-    balancer = policy_for(
-        ctx.get(merged_rule, key.rule) if key.rule else None, key.name.port, ""
-    ).load_balancer
+    rule = ctx.get(merged_rule, key.rule) if key.rule else None
+    balancer = policy_for(rule, key.name.port, "").load_balancer
+    name = ClusterName(key.name.port, "", key.name.host)
     target = RouteTarget(
-        cluster=str(ClusterName(key.name.port, "", key.name.host)),
+        cluster=str(name),
         hash_policy=balancer.consistent_hash if balancer else None,
+        offer=_offer(ctx, owner, name, rule) if key.tells_protocol else "",
     )
     return default_route(
         target,
@@ -109,7 +122,9 @@ def _routes(
 
     context = RouteContext(
         listener_port=key.name.port,
-        target=target_resolver(ctx, scope, key.labels, row, key.name.port),
+        target=target_resolver(
+            ctx, scope, key.labels, row, key.name.port, tells_protocol=key.tells_protocol
+        ),
         source_namespace=scope.namespace,
         source_labels=dict(key.labels),
         default_retry=ctx.get(mesh_config, None).default_http_retry_policy,
@@ -125,11 +140,14 @@ def target_resolver(
     labels: tuple[tuple[str, str], ...],
     row: VirtualService,
     listener_port: int,
+    *,
+    tells_protocol: bool = False,
 ) -> Callable[[Destination], RouteTarget]:
     """
     Return what turns a VirtualService's destinations into clusters (VS-19).
 
-    The port is the destination's own, else the service's only port, else the listener's.
+    The port is the destination's own, else the service's only port, else the listener's. With
+    `tells_protocol` a target has what is offered for each request (D-1).
     """
     suffix = ctx.get(domain, None)
 
@@ -154,10 +172,26 @@ def target_resolver(
             ctx.report(_unknown_subset(row, host, destination.subset))
         balancer = policy_for(rule, number, destination.subset).load_balancer
         return RouteTarget(
-            cluster=str(name), hash_policy=balancer.consistent_hash if balancer else None
+            cluster=str(name),
+            hash_policy=balancer.consistent_hash if balancer else None,
+            offer=_offer(ctx, owner, name, rule) if tells_protocol else "",
         )
 
     return resolve
+
+
+def _offer(ctx: Ctx, owner: Service | None, name: ClusterName, rule: MergedRule | None) -> str:
+    """Return what mutual TLS offers for each request; empty if the cluster itself knows."""
+    port = owner.port(name.port) if owner else None
+    if owner is None or port is None:
+        return ""
+    mesh = ctx.get(mesh_config, None)
+    policy = policy_for(rule, name.port, name.subset, mesh.default_traffic_policy)
+    # Which certificates the client has does not matter here, only that it has some.
+    if not transport_of(mesh, owner, policy.tls, CertificateSource.ADS).may_be_mutual:
+        return ""
+    upgrades = mesh.h2_upgrade_policy == "UPGRADE"
+    return offered_by_request(HttpUpstream(port.protocol, policy.connection_pool, upgrades))
 
 
 def _unknown_host(row: VirtualService, host: str) -> Finding:

@@ -1,0 +1,63 @@
+"""
+Who a service's workloads are: the identities that its clients accept there (security.md S-PA-13).
+
+The SPIFFE identities of the service accounts that run its endpoints, and the names its ServiceEntry
+declares, under the mesh's trust domain and every alias of it.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from pilothouse.api.meta import ObjectKey
+from pilothouse.graph.core import Ctx, query
+from pilothouse.model.endpoints import EndpointsKey, endpoints
+from pilothouse.model.entry_traits import entry_traits
+from pilothouse.model.mesh import mesh_config
+from pilothouse.model.services import ServiceKey, service
+
+SPIFFE: Final = "spiffe://"
+
+
+@query
+def trust_domains(ctx: Ctx, _key: None) -> tuple[str, ...]:
+    """Return the mesh's trust domain, then its aliases (MC-08)."""
+    mesh = ctx.get(mesh_config, None)
+    return tuple(dict.fromkeys((mesh.trust_domain, *mesh.trust_domain_aliases)))
+
+
+@query
+def service_identities(ctx: Ctx, key: ServiceKey) -> tuple[str, ...]:
+    """Return the names that certificates of a service's endpoints may have, sorted."""
+    owner = ctx.get(service, key)
+    if owner is None:
+        return ()
+    domains = ctx.get(trust_domains, None)
+    accounts = {
+        endpoint.account
+        for port in owner.ports
+        for endpoint in ctx.get(endpoints, EndpointsKey(key, port.number))
+        if endpoint.account
+    }
+    names = [f"{SPIFFE}{domains[0]}/{account}" for account in accounts]
+    if not owner.is_kubernetes:
+        names.extend(ctx.get(entry_traits, ObjectKey(owner.namespace, owner.key.name)).names)
+    return in_every_domain(names, domains)
+
+
+def in_every_domain(names: Iterable[str], domains: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names, those of one of the trust domains under each of them (S-TD-1); sorted."""
+    found: set[str] = set()
+    for name in names:
+        domain, _, path = name.removeprefix(SPIFFE).partition("/")
+        if name.startswith(SPIFFE) and domain in domains:
+            found.update(f"{SPIFFE}{each}/{path}" for each in domains)
+        else:
+            found.add(name)
+    return tuple(sorted(found))
+
+
+@query
+def all_take_mutual_tls(ctx: Ctx, key: EndpointsKey) -> bool:
+    """Tell whether a port has endpoints and each takes mutual TLS (traffic.md 3.9)."""
+    every = ctx.get(endpoints, key)
+    return bool(every) and all(endpoint.takes_mutual_tls for endpoint in every)
