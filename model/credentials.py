@@ -20,7 +20,7 @@ ROOTS: Final = "ROOTCA"
 """The roots of the mesh (D-A-3)."""
 
 BUILTIN: Final = "builtin://"
-"""The proxy's own mesh certificate, as credential of a gateway (D-N-4); its roots with the suffix."""
+"""The proxy's own mesh certificate as a credential (D-N-4); with the suffix, its roots."""
 
 CA_SUFFIX: Final = "-cacert"
 SYSTEM_ROOTS: Final = "file-root:system"
@@ -36,8 +36,8 @@ class CredentialSource(StrEnum):
 
     __hash__ = str.__hash__  # part of many memo keys; Enum's own is slow
 
-    SECRET = "kubernetes"
-    GATEWAY_SECRET = "kubernetes-gateway"
+    SECRET = "kubernetes"  # noqa: S105 (a scheme)
+    GATEWAY_SECRET = "kubernetes-gateway"  # noqa: S105
     CONFIG_MAP = "configmap"
 
 

@@ -65,7 +65,7 @@ class _Grant(NamedTuple):
 
 
 def refusal(ctx: Ctx, identity: WorkloadIdentity, wanted: CredentialName) -> str:
-    """Return why an identity may not have a credential (whole name), a sentence; empty if it may."""
+    """Return a sentence on why an identity may not have a credential; empty if it may."""
     if wanted.source is CredentialSource.GATEWAY_SECRET:
         # Only what a Gateway was found to refer to; reading Gateway API is another story.
         return "No Gateway of this workload refers to it."

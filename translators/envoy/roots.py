@@ -12,7 +12,7 @@ from pilothouse.model.classes import Inbound, ProxyClass, View, proxy_class
 from pilothouse.model.endpoint_policy import Client
 from pilothouse.model.layers import ResourceSet
 from pilothouse.model.proxies import NodeType
-from pilothouse.model.resource import CDS, EDS, LDS, RDS
+from pilothouse.model.resource import CDS, EDS, LDS, RDS, SDS
 from pilothouse.translators.envoy.clusters import ClusterView, outbound_clusters
 from pilothouse.translators.envoy.clusters_inbound import (
     Families,
@@ -27,6 +27,7 @@ from pilothouse.translators.envoy.route_configurations import (
     RouteView,
     route_configuration,
 )
+from pilothouse.translators.envoy.secrets import SecretQuestion, secret_for
 
 __all__ = ["Root", "named", "proxy_class", "wildcard"]
 
@@ -73,6 +74,8 @@ def named(type_url: str, proxies: ProxyClass, name: str) -> Root | None:
         return Root(load_assignment_for, asked)
     if type_url == RDS:
         return Root(route_configuration, RouteQuestion(RouteView.of(view), name))
+    if type_url == SDS:
+        return Root(secret_for, SecretQuestion(proxies.reader, name))
     return None
 
 

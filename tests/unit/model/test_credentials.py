@@ -129,7 +129,7 @@ def test_trust_has_certificates_and_revocations() -> None:
 
 
 _RSA = pair("rsa", rsa.generate_private_key(65537, 2048))
-_SMALL = pair("small", rsa.generate_private_key(65537, 1024))  # noqa: S505 (too weak on purpose)
+_SMALL = pair("small", rsa.generate_private_key(65537, 1024))
 _ED = pair("ed", ed25519.Ed25519PrivateKey.generate())
 _P384 = pair("p384", ec.generate_private_key(ec.SECP384R1()))
 
