@@ -7,7 +7,7 @@ planes key by that. Proxies belong to services spread over the namespaces, so th
 one class: the dearest case, as classes share their work.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -99,6 +99,14 @@ class ProxyIdentity:
         return f"sidecar~{self.ip}~{self.name}.{self.namespace}~{self.namespace}.svc.cluster.local"
 
 
+@dataclass(slots=True)
+class _Routing:
+    """What changes in a namespace's file of rules; each change leaves the other as it is."""
+
+    weight: int = 100
+    timeout_seconds: int = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Mesh:
     """A mesh in the directory `root`: `services` services of `endpoints` endpoints."""
@@ -106,12 +114,13 @@ class Mesh:
     root: Path
     services: int
     endpoints: int
+    _routing: list[_Routing] = field(default_factory=lambda: [_Routing() for _ in range(NAMESPACES)])
 
     def write(self) -> None:
         """Write every file."""
         for index in range(NAMESPACES):
             (self.root / f"ns{index}").mkdir(parents=True, exist_ok=True)
-            self._path(f"ns{index}", "routing").write_text(self._routing(index, 100))
+            self._path(f"ns{index}", "routing").write_text(self._routing_text(index))
         for index in range(self.services):
             self._service_path(index).write_text(self._service(index, self.endpoints, ""))
 
@@ -139,13 +148,17 @@ class Mesh:
 
     def route_change(self, namespace: int, weight: int) -> tuple[Path, Path]:
         """Give the first VirtualService of a namespace other weights."""
-        path = self._path(f"ns{namespace}", "routing")
-        return self._beside(path, self._routing(namespace, weight))
+        self._routing[namespace].weight = weight
+        return self._routing_change(namespace)
 
     def rule_change(self, namespace: int, timeout_seconds: int) -> tuple[Path, Path]:
         """Give the clusters of one DestinationRule of a namespace another connect timeout."""
+        self._routing[namespace].timeout_seconds = timeout_seconds
+        return self._routing_change(namespace)
+
+    def _routing_change(self, namespace: int) -> tuple[Path, Path]:
         path = self._path(f"ns{namespace}", "routing")
-        return self._beside(path, self._routing(namespace, 100, timeout_seconds))
+        return self._beside(path, self._routing_text(namespace))
 
     def _beside(self, path: Path, text: str) -> tuple[Path, Path]:
         new = path.with_name(f".{path.name}.new")
@@ -175,15 +188,16 @@ class Mesh:
             for ordinal in range(endpoints)
         )
 
-    def _routing(self, namespace: int, weight: int, timeout_seconds: int = 10) -> str:
+    def _routing_text(self, namespace: int) -> str:
+        now = self._routing[namespace]
         routed = range(namespace, self.services, NAMESPACES)[:ROUTED]
         return "".join(
             _ROUTING.format(
                 name=f"svc{index}",
                 namespace=f"ns{namespace}",
-                weight=weight if index == namespace else 100,
-                rest=100 - weight if index == namespace else 0,
-                timeout=timeout_seconds if index == namespace else 10,
+                weight=now.weight if index == namespace else 100,
+                rest=100 - now.weight if index == namespace else 0,
+                timeout=now.timeout_seconds if index == namespace else 10,
             )
             for index in routed
         )

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.findings import ConfigRef, Finding, Severity, Withheld
-from pilothouse.graph.nodes import ItemRead, State, same_items
+from pilothouse.graph.nodes import CLEAN, MAYBE, NEW, RUNNING, ItemRead, same_items
 from pilothouse.graph.nodes import Node as Node
 from pilothouse.graph.nodes import Query as Query
 from pilothouse.graph.nodes import query as query
@@ -186,8 +186,8 @@ class Graph:
         stack = [origin]
         while stack:
             for dependent in stack.pop().rdeps:
-                if dependent.state == State.CLEAN:
-                    dependent.state = State.MAYBE
+                if dependent.state is CLEAN:
+                    dependent.state = MAYBE
                     if dependent.pins:
                         self._dirty[dependent] = None
                     stack.append(dependent)
@@ -201,7 +201,7 @@ class Graph:
             node = cells[cell] = Node(None, (table.name, cell))
             node.value = store.read(cell)
             node.changed_at = self.revision
-            node.state = State.CLEAN
+            node.state = CLEAN
         return node
 
     # -- evaluation -----------------------------------------------------------------------------
@@ -228,21 +228,22 @@ class Graph:
         node = nodes.get(key)
         if node is None:
             node = nodes[key] = Node(query, key)
-        if node.state != State.CLEAN:
+        if node.state is not CLEAN:
             self._settle(node)
         return node
 
     def _settle(self, node: Node) -> None:
-        if node.state == State.RUNNING:
+        if node.state is RUNNING:
             raise QueryFailed(f"{node.query} depends on itself at {node.key!r}")
-        if node.state == State.MAYBE:
+        if node.state is MAYBE:
+            verified_at = node.verified_at
             for dep in node.deps:
-                if dep.state != State.CLEAN:
+                if dep.state is not CLEAN:
                     self._settle(dep)
-                if dep.changed_at > node.verified_at and not same_items(node, dep):
+                if dep.changed_at > verified_at and not same_items(node, dep):
                     break
             else:
-                node.state = State.CLEAN
+                node.state = CLEAN
                 node.verified_at = self.revision
                 return
         self._run(node)
@@ -251,8 +252,8 @@ class Graph:
         query = node.query
         if query is None:  # pragma: no cover - cells are always clean
             return
-        is_first = node.state == State.NEW
-        node.state = State.RUNNING
+        is_first = node.state is NEW
+        node.state = RUNNING
         counts = self.stats.recomputed
         counts[query.name] = counts.get(query.name, 0) + 1
         ctx = Ctx(self)
@@ -280,7 +281,7 @@ class Graph:
         elif is_first or node.error is not None or value != node.value:
             node.value, node.error = value, None
             node.changed_at = self.revision
-        node.state = State.CLEAN
+        node.state = CLEAN
         node.verified_at = self.revision
 
     def _rewire(self, node: Node, deps: dict[Node, bool]) -> None:
