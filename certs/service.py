@@ -1,0 +1,139 @@
+"""
+``istio.v1.auth.IstioCertificateService/CreateCertificate``: how agents get their certificates.
+
+Who is calling is settled before the message is read, so a stranger's message costs nothing however
+large it is. The identity that is certified is the caller's, whatever the request says. Answers,
+codes and texts are Istio's (security.md C-W-1 to C-W-5, C-A-6, C-A-9, C-S-6).
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from pilothouse._pb.istio.v1.auth import ca_pb2
+from pilothouse.certs.callers import Caller, NotAuthenticated
+from pilothouse.certs.gate import Gate
+from pilothouse.certs.issued import IssuedChain
+from pilothouse.certs.issuer import Issuer
+from pilothouse.certs.refusals import (
+    CsrProblem,
+    CsrRefused,
+    Refusal,
+    RefusalCode,
+    SigningOverloaded,
+)
+
+SERVICE: Final = "istio.v1.auth.IstioCertificateService"
+METHOD: Final = "CreateCertificate"
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+"""A request is 2 KB, with hints for node agents some more."""
+
+_NO_IMPERSONATION: Final = "request impersonation authentication failure"
+_LONGEST_SECONDS: Final = 10**9
+"""Any longer lifetime is as wrong as this one, and fits a timedelta."""
+
+_STATUS: Final = {
+    RefusalCode.CSR: grpc.StatusCode.INVALID_ARGUMENT,
+    RefusalCode.TTL: grpc.StatusCode.INVALID_ARGUMENT,
+    RefusalCode.NOT_READY: grpc.StatusCode.INTERNAL,
+    RefusalCode.GENERATION: grpc.StatusCode.INTERNAL,
+}
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+AuthenticateContext = Callable[[Context], Awaitable[Caller]]
+
+
+class CertificateObserver(Protocol):
+    """Somebody who counts and logs requests for certificates."""
+
+    def requested(self) -> None:
+        """A request came."""
+        ...
+
+    def issued(self, caller: Caller, chain: IssuedChain) -> None:
+        """A caller got a certificate."""
+        ...
+
+    def refused(self, caller: Caller, refusal: Refusal) -> None:
+        """A known caller got none."""
+        ...
+
+
+class CertificateService:
+    """Answers CreateCertificate with what an issuer makes."""
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        authenticate: AuthenticateContext,
+        observer: CertificateObserver,
+        gate: Gate | None = None,
+    ) -> None:
+        """Ask `authenticate` who calls (it raises NotAuthenticated), and `issuer` to sign."""
+        self._issuer = issuer
+        self._authenticate = authenticate
+        self._observer = observer
+        self._gate = gate or Gate()
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what a `grpc.aio` server mounts."""
+        # Unary on the wire; as a stream it is read only once the caller is known.
+        method: Any = grpc.stream_unary_rpc_method_handler(self.create_certificate)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+
+    async def create_certificate(self, _requests: object, context: Context) -> bytes:
+        """Answer one call."""
+        self._observer.requested()
+        try:
+            caller = await self._authenticate(context)
+        except NotAuthenticated as unknown:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(unknown))
+            raise
+        data: object = await context.read()
+        try:
+            request = _decode(data)
+            if request.metadata.fields["ImpersonatedIdentity"].string_value:
+                # For node agents, whom no rule here knows.
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_IMPERSONATION)
+            async with self._gate:
+                chain = await self._issuer.sign(
+                    request.csr.encode(),
+                    caller.identity,
+                    timedelta(seconds=min(request.validity_duration, _LONGEST_SECONDS)),
+                )
+        except Refusal as refusal:
+            self._observer.refused(caller, refusal)
+            await context.abort(_status(refusal), f"CSR signing error ({refusal})")
+            raise
+        self._observer.issued(caller, chain)
+        answer = ca_pb2.IstioCertificateResponse(
+            cert_chain=[element.decode("ascii") for element in chain.elements]
+        )
+        return answer.SerializeToString()
+
+
+def _decode(data: object) -> ca_pb2.IstioCertificateRequest:
+    if not isinstance(data, bytes):
+        raise CsrRefused(CsrProblem.MALFORMED, "the call brought no message")
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise CsrRefused(
+            CsrProblem.TOO_LARGE,
+            f"the message has {len(data)} bytes, more than the {MAX_MESSAGE_BYTES} allowed",
+        )
+    try:
+        return ca_pb2.IstioCertificateRequest.FromString(data)
+    except DecodeError:
+        raise CsrRefused(
+            CsrProblem.MALFORMED, "the message is not an IstioCertificateRequest"
+        ) from None
+
+
+def _status(refusal: Refusal) -> grpc.StatusCode:
+    if isinstance(refusal, SigningOverloaded):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    return _STATUS[refusal.code]
