@@ -66,6 +66,7 @@ class CommitCycle:
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self._counted: dict[str, int] = {}
+        self._awaited: list[asyncio.Future[None]] = []
 
     @property
     def waiting_count(self) -> int:
@@ -86,6 +87,13 @@ class CommitCycle:
             self._debouncer.changed(self._clock())
             self._wake.set()
 
+    async def put(self, changes: Iterable[Change]) -> None:
+        """Take changes for the next commit and return once it is published."""
+        self.offer(changes)
+        done = asyncio.get_running_loop().create_future()
+        self._awaited.append(done)
+        await done
+
     async def run(self) -> None:
         """Commit for ever, each time what is due."""
         while True:
@@ -105,6 +113,7 @@ class CommitCycle:
         """Commit and publish all that waits without waiting; return how many rows changed."""
         async with self._turn:
             waiting, self._waiting = self._waiting, {}
+            awaited, self._awaited = self._awaited, []
             waited_seconds = self._debouncer.taken(self._clock())
             started = self._clock()
             self.count_nodes()
@@ -119,6 +128,9 @@ class CommitCycle:
             await self._publish()
             self._observer.published(self._clock() - started)
             self.count_nodes()
+            for done in awaited:
+                if not done.done():
+                    done.set_result(None)
             return changed
 
     def count_nodes(self) -> None:

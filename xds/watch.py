@@ -117,6 +117,13 @@ class Watch:
         """How many messages are remembered as unanswered, at most `MAX_IN_FLIGHT`."""
         return len(self._in_flight)
 
+    def acknowledged(self, name: str) -> Held | None:
+        """Return what the client is known to run with, None if that is nothing."""
+        for sent in self._in_flight:
+            if name in sent.changes:
+                return sent.changes[name][1]
+        return self.client.get(name)
+
     def warming_since(self) -> float | None:
         """When the oldest unanswered message that brought new resources was sent."""
         return next((sent.sent_at for sent in self._in_flight if sent.introduces), None)
