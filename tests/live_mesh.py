@@ -11,7 +11,7 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,8 +213,9 @@ class LiveMesh:
         labels: Mapping[str, str],
         tls: ssl.SSLContext,
         metadata: Mapping[str, Any] | None = None,
+        clusters: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Start a workload and wait until its Envoy is ready."""
+        """Start a workload and wait until its Envoy, with more `clusters`, is ready."""
         namespace = await asyncio.to_thread(self._namespaces.add, name, address)
         await asyncio.to_thread(namespace.intercept)
         program = Program(name, tls)
@@ -232,6 +233,9 @@ class LiveMesh:
             delta=self.delta,
             stats_kept=({"prefix": "cluster.outbound"},),
         )
+        known = config["static_resources"]
+        assert isinstance(known, dict)
+        known["clusters"] = [*known["clusters"], *clusters]
         envoy = EnvoyProcess(
             config, self.folder / name, name=name, netns=namespace.path, uid=PROXY_UID
         )
@@ -239,6 +243,11 @@ class LiveMesh:
         self._stack.push_async_callback(workload.close)
         await envoy.start()
         await envoy.wait_ready()
+
+    @property
+    def hub(self) -> NetworkNamespace:
+        """Where connections begin that pass no sidecar of their own."""
+        return self._namespaces.hub
 
     async def apply(self, text: str, file: str = "test.yaml") -> None:
         """Replace a file of the config and wait until every Envoy has taken it over."""
