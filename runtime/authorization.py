@@ -1,45 +1,61 @@
 """
-The rule of the TLS port: a proxy is who its certificate says (security.md C-A-1, C-A-8).
+The rules of the secure port: who a proxy is, and who may look at others (security.md C-A-8, 3.2).
 
 Joins `certs` and `xds`, which may not know each other.
 """
 
-from typing import Final
+from collections.abc import Callable
 
-from pilothouse.model.identity import InvalidIdentity, WorkloadIdentity
+from pilothouse.certs.callers import Caller, NotAuthenticated
+from pilothouse.certs.front.peers import CallerFinder
 from pilothouse.model.proxies import Proxy
-from pilothouse.xds.auth import NotAuthorized, PeerProperties
+from pilothouse.xds import auth
+from pilothouse.xds.transport import Call
 
-_NAMES: Final = "peer_uri"  # the URI names of the verified certificate, and only those
+STREAM_REFUSED = "authentication failure"
+"""All that a stream is told; istiod's words."""
 
 
-def peer_identity(peer: PeerProperties) -> WorkloadIdentity:
+class StreamAuthentication:
+    """Asks the chain of authenticators who a discovery stream is."""
+
+    def __init__(self, find: CallerFinder) -> None:
+        """Ask `find`."""
+        self._find = find
+
+    async def __call__(self, call: Call) -> auth.Verified:
+        """Return who is there. Raises: NotAuthenticated."""
+        try:
+            caller = await self._find.caller(call.peer, call.metadata)
+        except NotAuthenticated:
+            raise auth.NotAuthenticated(STREAM_REFUSED) from None
+        return verified(caller)
+
+
+def verified(caller: Caller) -> auth.Verified:
+    """Return what discovery streams are told of a caller."""
+    return auth.Verified(
+        identity=caller.identity,
+        credential=caller.credential,
+        ends_at_epoch_seconds=caller.ends_at.timestamp() if caller.ends_at is not None else None,
+    )
+
+
+class OperatorsSeeAll:
     """
-    Return the one identity in the verified certificate of a connection.
+    Who may see what proxies were sent: operators everything, others what is theirs.
 
-    Raises: NotAuthorized: It has none, several, or one of another form.
+    An operator is a caller of the mesh's root namespace, where the control plane runs (Y-5).
     """
-    names = list(peer.get(_NAMES, ()))
-    if len(names) != 1:
-        raise NotAuthorized(
-            f"The client certificate has {len(names)} URI names; exactly one is needed."
-        )
-    try:
-        return WorkloadIdentity.parse(names[0].decode("ascii"))
-    except (InvalidIdentity, UnicodeDecodeError) as error:
-        raise NotAuthorized(f"The client certificate's identity is not usable: {error}") from None
 
+    def __init__(self, root_namespace: Callable[[], str]) -> None:
+        """`root_namespace` is asked anew each time: the mesh config changes."""
+        self._root_namespace = root_namespace
 
-def only_itself(peer: PeerProperties, proxy: Proxy) -> None:
-    """
-    Let a peer act as a proxy of its certificate's namespace and service account.
-
-    Raises: NotAuthorized: It claims others. The trust domain was checked by the root that signed.
-    """
-    identity = peer_identity(peer)
-    claimed = (proxy.namespace, proxy.service_account)
-    if claimed != (identity.namespace, identity.service_account):
-        raise NotAuthorized(
-            f"The certificate says {identity}, the node says namespace {claimed[0]!r} and service"
-            f" account {claimed[1]!r}."
+    def __call__(self, caller: auth.Verified | None, proxy: Proxy) -> bool:
+        """Tell whether a caller may see a proxy."""
+        if caller is None:
+            return False
+        return (
+            caller.identity.namespace == self._root_namespace() or proxy.identity == caller.identity
         )

@@ -13,15 +13,20 @@ from datetime import UTC, datetime
 import structlog
 from aiohttp import web
 
+from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.certs.authority import Authority
+from pilothouse.certs.callers import Callers, CertificateAuthenticator
+from pilothouse.certs.client_certificates import ClientCertificates
+from pilothouse.certs.front.control import Material
+from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.server_tls import ServerTls
 from pilothouse.graph.core import Graph
-from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
+from pilothouse.model.inputs import DOMAIN, MESH_CONFIG, TABLES, THE_MESH, MeshDomain
 from pilothouse.providers.directory_state import Change
 from pilothouse.providers.files import FileStore
 from pilothouse.runtime import memory
 from pilothouse.runtime.addresses import Address
-from pilothouse.runtime.authorization import only_itself
+from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.debounce import Debouncer
 from pilothouse.runtime.findings import FindingsLog
@@ -30,9 +35,11 @@ from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.observer import StreamObserver
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
+from pilothouse.runtime.secure_port import SecurePort
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.tidy import Tidier
 from pilothouse.translators.envoy import roots
+from pilothouse.xds.auth import inspect_everything
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
 from pilothouse.xds.streams import Streams
@@ -40,6 +47,7 @@ from pilothouse.xds.streams import Streams
 SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "localhost", "127.0.0.1", "::1")
 """What the TLS port answers for; agents verify the first, whatever address they dial."""
 
+_LOOK_AT_CERTIFICATE_SECONDS = 60.0
 _REPORT_AFTER_SECONDS = 0.05
 """How long a look for findings waits, as it must not take the time of the pushes that go first."""
 
@@ -58,7 +66,11 @@ class ControlPlane:
         self.settings = settings
         self.graph = Graph()
         self.metrics = Metrics()
-        self.store = FileStore(settings.config_dir, mesh_config=settings.mesh_config)
+        self.store = FileStore(
+            settings.config_dir,
+            mesh_config=settings.mesh_config,
+            mesh_networks=settings.mesh_networks,
+        )
         self.publisher = Publisher(self.graph, roots, time.monotonic)
         self._findings_changed = asyncio.Event()
         self.streams = Streams(
@@ -84,8 +96,21 @@ class ControlPlane:
             clock_offset_seconds=time.time() - time.monotonic(),
         )
         self._tidy = Tidier(lambda: self.metrics.pushed_bytes)
-        self._plaintext = DiscoveryServer(self.streams)
-        self._secure = DiscoveryServer(self.streams, authorize=only_itself)
+        self._plaintext = DiscoveryServer(
+            self.streams,
+            # Nobody is known there, so from other machines nobody sees what others were sent.
+            may_inspect=inspect_everything if settings.grpc_addr.is_loopback else None,
+        )
+        self._server_tls: ServerTls | None = None
+        self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
+        self.secure_port = SecurePort(
+            self.streams,
+            callers=Callers([CertificateAuthenticator(_utc_now)], self._caller_log),
+            recognise=ClientCertificates(self._trust_domains).read,
+            root_namespace=lambda: self._mesh_config().root_namespace,
+            caller_log=self._caller_log,
+            clock=time.monotonic,
+        )
         self._web = web.AppRunner(monitoring_app(self.inspection), access_log=None)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[BoundPorts], None]) -> None:
@@ -104,6 +129,11 @@ class ControlPlane:
                     tasks.create_task(self._report_findings(), name="findings"),
                     tasks.create_task(self._tidy.run(), name="tidy"),
                 ]
+                if ports.secure_grpc is not None:
+                    running += [
+                        tasks.create_task(self.secure_port.run(), name="secure port"),
+                        tasks.create_task(self._renew_certificate(), name="certificate"),
+                    ]
                 self.streams.set_ready()
                 on_ready(ports)
                 log.info("server.ready", config_dir=str(self.settings.config_dir), **_shown(ports))
@@ -119,12 +149,12 @@ class ControlPlane:
         settings = self.settings
         await self._web.setup()
         monitoring = await self._listen_http(settings.monitoring_addr)
-        grpc = await self._listen_grpc(self._plaintext, settings.grpc_addr, "--grpc-addr")
+        grpc = await self._listen_grpc(settings.grpc_addr)
         secure = None
         if settings.secure_grpc_addr is not None:
-            secure = await self._listen_grpc(
-                self._secure, settings.secure_grpc_addr, "--secure-grpc-addr", self._tls()
-            )
+            self._server_tls = self._tls()
+            material = _material(self._server_tls)
+            secure = await self.secure_port.listen(settings.secure_grpc_addr, material)
         if not grpc.is_loopback:
             log.warning(
                 "server.plaintext_reachable_from_other_machines",
@@ -141,14 +171,11 @@ class ControlPlane:
             raise CannotListen("--monitoring-addr", address, why_not(address)) from error
         return address.with_port(self._web.addresses[0][1])
 
-    @staticmethod
-    async def _listen_grpc(
-        server: DiscoveryServer, address: Address, option: str, tls: ServerTls | None = None
-    ) -> Address:
+    async def _listen_grpc(self, address: Address) -> Address:
         try:
-            port = await server.start(str(address), tls.credentials() if tls else None)
+            port = await self._plaintext.start(str(address))
         except AddressInUse as error:
-            raise CannotListen(option, address, why_not(address)) from error
+            raise CannotListen("--grpc-addr", address, why_not(address)) from error
         return address.with_port(port)
 
     def _tls(self) -> ServerTls:
@@ -176,7 +203,9 @@ class ControlPlane:
     async def _close(self) -> None:
         self.inspection.is_closing = True
         grace_seconds = self.settings.drain.total_seconds()
-        await asyncio.gather(self._plaintext.stop(grace_seconds), self._secure.stop(grace_seconds))
+        await asyncio.gather(
+            self._plaintext.stop(grace_seconds), self.secure_port.stop(grace_seconds)
+        )
         await self._web.cleanup()
         log.info("server.stopped")
 
@@ -190,6 +219,29 @@ class ControlPlane:
         await self.publisher.publish()
         self._findings_changed.set()
 
+    def _mesh_config(self) -> MeshConfig:
+        return self.graph.store(MESH_CONFIG).rows.get(THE_MESH) or MeshConfig()
+
+    def _trust_domains(self) -> frozenset[str]:
+        config = self._mesh_config()
+        return frozenset((config.trust_domain, *config.trust_domain_aliases))
+
+    async def _renew_certificate(self) -> None:
+        if self._server_tls is None:
+            return
+        in_use = _material(self._server_tls)
+        while True:
+            await asyncio.sleep(_LOOK_AT_CERTIFICATE_SECONDS)
+            material = _material(self._server_tls)
+            if material == in_use:
+                continue
+            try:
+                await self.secure_port.update(material)
+            except FrontFailed as failure:
+                log.warning("secure_port.certificate_not_renewed", reason=str(failure))
+                continue
+            in_use = material
+
     async def _report_findings(self) -> None:
         known = FindingsLog()
         while True:
@@ -198,6 +250,15 @@ class ControlPlane:
             self._findings_changed.clear()
             counts = known.update(self.inspection.unlocated_findings(), self.inspection.located)
             self.metrics.found(counts)
+
+
+def _material(tls: ServerTls) -> Material:
+    pair = tls.certificate()
+    return Material(
+        certificate_pem=pair.certificate_pem.decode("ascii"),
+        key_pem=pair.key_pem.decode("ascii"),
+        roots_pem=pair.chain.roots_pem.decode("ascii"),
+    )
 
 
 def _shown(ports: BoundPorts) -> dict[str, str]:

@@ -143,12 +143,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(*, observer=None, ready=True, limits=None, authorize=None, catalog=None):
+async def running(*, observer=None, ready=True, limits=None, catalog=None, **options):
     """Run a server on a free port of loopback."""
     catalog = catalog or Catalog()
     publisher = Publisher(catalog.graph, Catalog, time.monotonic)
     streams = Streams(publisher, observer=observer, limits=limits or StreamLimits())
-    options = {} if authorize is None else {"authorize": authorize}
     server = DiscoveryServer(streams, **options)
     port = await server.start("127.0.0.1:0")
     if ready:

@@ -4,7 +4,7 @@ The client status discovery service: what each proxy was sent, in Envoy's own wo
 Answers from the sessions as they are. Secrets are named, never shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -13,6 +13,7 @@ from pilothouse._pb.envoy.admin.v3.config_dump_shared_pb2 import ClientResourceS
 from pilothouse._pb.envoy.service.status.v3 import csds_pb2
 from pilothouse._pb.envoy.type.matcher.v3.node_pb2 import NodeMatcher
 from pilothouse._pb.envoy.type.matcher.v3.string_pb2 import StringMatcher
+from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import SDS, Resource
 from pilothouse.xds.requests import InvalidRequest
 from pilothouse.xds.status import StreamStatus, TypeStatus
@@ -33,9 +34,9 @@ class ClientStatus:
         """Tell about the streams of `streams`."""
         self._streams = streams
 
-    def answer(self, data: bytes) -> bytes:
+    def answer(self, data: bytes, may_see: Callable[[Proxy], bool]) -> bytes:
         """
-        Return the encoded ClientStatusResponse to an encoded request.
+        Return the encoded ClientStatusResponse to an encoded request, of proxies one may see.
 
         Raises: InvalidRequest: The request cannot be read, or asks for what is not offered.
         """
@@ -45,12 +46,12 @@ class ClientStatus:
             raise InvalidRequest("the message is not a client status request") from error
         response = csds_pb2.ClientStatusResponse()
         for status in self._streams.status():
-            if not _is_asked_for(request, status):
+            if not may_see(status.stream.proxy) or not _is_asked_for(request, status):
                 continue
             config = response.config.add()
             config.node.id = status.stream.proxy.id
             shows = not request.exclude_resource_contents
-            resources = self._streams.resources(status.stream.proxy.id) or {}
+            resources = self._streams.resources_like(status.stream)
             for followed in status.types:
                 config.generic_xds_configs.extend(
                     _configs(followed, resources.get(followed.type_url, ()), shows=shows)

@@ -2,19 +2,29 @@
 Discovery over grpc.aio: ADS, the per-type services and CSDS on one port.
 
 A thin shell: messages pass as bytes in both directions, all rules are in `pilothouse.xds.streams`
-and below. Several servers may share one `Streams`, each with its own rule of who may come.
+and below. Several servers may share one `Streams`, each with its own rule of who may come, and may
+carry services of others beside (the certificate service). It speaks plaintext; TLS is ended in
+front of it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from pilothouse.errors import MeshError
+from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SDS
-from pilothouse.xds.auth import Authorize, anyone
+from pilothouse.xds.auth import (
+    Authenticate,
+    MayInspect,
+    NotAuthenticated,
+    Verified,
+    inspect_everything,
+    know_nobody,
+)
 from pilothouse.xds.csds import ClientStatus
 from pilothouse.xds.requests import InvalidRequest, Variant
 from pilothouse.xds.streams import Streams
@@ -78,16 +88,33 @@ class AddressInUse(MeshError):
 class DiscoveryServer:
     """One port."""
 
-    def __init__(self, streams: Streams, *, authorize: Authorize = anyone) -> None:
-        """Serve `streams`; `authorize` says who may be which proxy on this port."""
+    def __init__(
+        self,
+        streams: Streams,
+        *,
+        authenticate: Authenticate = know_nobody,
+        may_inspect: MayInspect | None = inspect_everything,
+        address_of: Callable[[str], str] = str,
+        services: "Sequence[grpc.GenericRpcHandler[Any, Any]]" = (),
+    ) -> None:
+        """
+        Serve `streams`, and `services` of others beside.
+
+        `authenticate` says who a peer is; `may_inspect` what callers of the status service see,
+        which is not offered if None; `address_of` makes gRPC's name of a peer one for people.
+        """
         self._streams = streams
-        self._authorize = authorize
+        self._status = ClientStatus(streams)
+        self._authenticate = authenticate
+        self._may_inspect = may_inspect
+        self._address_of = address_of
+        self._services = tuple(services)
         self._server: Any = None
         self.port = 0
 
-    async def start(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+    async def start(self, address: str) -> int:
         """
-        Listen on ``HOST:PORT`` (port 0: any free one) and return the port.
+        Listen on ``HOST:PORT`` (port 0: any free one) or ``unix:PATH`` and return the port.
 
         Raises: AddressInUse: Somebody else does, or the host is not ours.
         """
@@ -96,22 +123,22 @@ class DiscoveryServer:
         for service, method, variant, only_type in METHODS:
             behavior = self._discovery(variant, only_type)
             handlers.setdefault(service, {})[method] = _stream_handler(behavior)
-        status = ClientStatus(self._streams)
-        handlers[_CSDS] = {
-            "StreamClientStatus": _stream_handler(_status_stream(status)),
-            "FetchClientStatus": grpc.unary_unary_rpc_method_handler(_status_call(status)),
-        }
+        if self._may_inspect is not None:
+            handlers[_CSDS] = {
+                "StreamClientStatus": _stream_handler(self._status_stream),
+                # Unary on the wire; as a stream it is read only once the caller is known.
+                "FetchClientStatus": grpc.stream_unary_rpc_method_handler(self._status_call),
+            }
         server.add_generic_rpc_handlers(
             tuple(
                 grpc.method_handlers_generic_handler(service, methods)
                 for service, methods in handlers.items()
             )
         )
+        if self._services:
+            server.add_generic_rpc_handlers(self._services)
         try:
-            if credentials is None:
-                self.port = server.add_insecure_port(address)
-            else:
-                self.port = server.add_secure_port(address, credentials)
+            self.port = server.add_insecure_port(address)
         except RuntimeError as error:
             raise AddressInUse(address, "it is in use, or not an address of this host") from error
         await server.start()
@@ -128,13 +155,49 @@ class DiscoveryServer:
         self, variant: Variant, only_type: str
     ) -> Callable[[object, Context], Awaitable[None]]:
         async def serve(_requests: object, context: Context) -> None:
-            transport = GrpcTransport(context)
+            transport = GrpcTransport(context, self._address_of)
             try:
-                await self._streams.serve(transport, variant, self._authorize, only_type)
+                await self._streams.serve(transport, variant, self._authenticate, only_type)
             except StreamEnded as ended:
                 await context.abort(_STATUS[ended.reason], ended.text)
 
         return serve
+
+    # -- the status service -----------------------------------------------------------------------
+
+    async def _status_stream(self, _requests: object, context: Context) -> None:
+        answer = await self._status_of_what_may_be_seen(context)
+        transport = GrpcTransport(context, self._address_of)
+        while (data := await transport.receive()) is not None:
+            await transport.send(await answer(data))
+
+    async def _status_call(self, _requests: object, context: Context) -> bytes:
+        answer = await self._status_of_what_may_be_seen(context)
+        data = await GrpcTransport(context, self._address_of).receive()
+        return await answer(data or b"")
+
+    async def _status_of_what_may_be_seen(
+        self, context: Context
+    ) -> Callable[[bytes], Awaitable[bytes]]:
+        """Return how to answer a caller; ends the call if nobody knows it."""
+        may_inspect = self._may_inspect
+        caller: Verified | None = None
+        try:
+            caller = await self._authenticate(GrpcTransport(context, self._address_of))
+        except NotAuthenticated as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+
+        def may_see(proxy: Proxy) -> bool:
+            return may_inspect is not None and may_inspect(caller, proxy)
+
+        async def answer(data: bytes) -> bytes:
+            try:
+                return self._status.answer(data, may_see)
+            except InvalidRequest as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                raise
+
+        return answer
 
 
 _STATUS: Final[Mapping[EndReason, grpc.StatusCode]] = {
@@ -145,21 +208,27 @@ _STATUS: Final[Mapping[EndReason, grpc.StatusCode]] = {
 class GrpcTransport:
     """A stream carried by grpc.aio; `send` returns when the bytes have passed flow control."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_address_of", "_context")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, address_of: Callable[[str], str] = str) -> None:
         """Wrap the context of a stream whose messages are plain bytes."""
         self._context = context
+        self._address_of = address_of
 
     @property
     def peer(self) -> str:
-        """The address of the client, as ``ipv4:HOST:PORT``."""
+        """The client's connection, as ``ipv4:HOST:PORT`` or ``unix-abstract:NAME``."""
         return str(self._context.peer())
 
     @property
-    def peer_properties(self) -> Mapping[str, Iterable[bytes]]:
-        """The auth context; empty on a plaintext port."""
-        return self._context.auth_context()
+    def address(self) -> str:
+        """Where the client is."""
+        return self._address_of(self.peer)
+
+    @property
+    def metadata(self) -> Iterable[tuple[str, str | bytes]]:
+        """The headers of the call."""
+        return tuple(self._context.invocation_metadata() or ())
 
     async def receive(self) -> bytes | None:
         """Return the next message, None at the end."""
@@ -180,26 +249,3 @@ class GrpcTransport:
 
 def _stream_handler(behavior: Any) -> "grpc.RpcMethodHandler[bytes, bytes]":  # noqa: ANN401
     return grpc.stream_stream_rpc_method_handler(behavior)
-
-
-def _status_stream(status: ClientStatus) -> Callable[[object, Context], Awaitable[None]]:
-    async def serve(_requests: object, context: Context) -> None:
-        transport = GrpcTransport(context)
-        while (data := await transport.receive()) is not None:
-            try:
-                await transport.send(status.answer(data))
-            except InvalidRequest as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-
-    return serve
-
-
-def _status_call(status: ClientStatus) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def call(data: bytes, context: Context) -> bytes:
-        try:
-            return status.answer(data)
-        except InvalidRequest as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            raise
-
-    return call

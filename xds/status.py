@@ -19,13 +19,18 @@ from pilothouse.xds.watch import Watch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """Who is at the other end of a stream; `number` is unique in one server's life."""
+    """
+    Who is at the other end of a stream; `number` is unique in one server's life.
+
+    `credential` names what proved the proxy's identity, "" where nobody asked.
+    """
 
     number: int
     proxy: Proxy
     peer: str
     variant: Variant
     connected_at_epoch_seconds: float
+    credential: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ spares proxies the back-off of a refused reconnect.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -18,10 +19,11 @@ from msgspec.structs import replace
 from pilothouse.errors import MeshError
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import Resource
-from pilothouse.xds.auth import Authorize, NotAuthorized
+from pilothouse.xds.auth import Authenticate, NotAuthenticated, NotAuthorized, Verified, identified
 from pilothouse.xds.node import read_proxy
 from pilothouse.xds.observer import Observer, SilentObserver
 from pilothouse.xds.publisher import Member, Publisher
+from pilothouse.xds.rate import RateLimit
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.requests import InvalidRequest, Request, Variant
 from pilothouse.xds.session import Outgoing
@@ -32,10 +34,19 @@ from pilothouse.xds.wire import Framer, parse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """Bounds on what a stream may wait for."""
+    """
+    Bounds on what a stream may wait for, and on streams that are not let in yet.
+
+    `connects_per_second` is the rate at which streams are let in, after a burst of one second's
+    worth (None: no limit); one that would wait longer than `connect_within_seconds` is refused
+    (traffic.md XP-04).
+    """
 
     ready_within_seconds: float = 30.0
     first_request_within_seconds: float = 30.0
+    waiting: int = 4_096
+    connects_per_second: float | None = None
+    connect_within_seconds: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +58,7 @@ class _Stream:
     transport: Transport
     wake: asyncio.Event
     only_type: str
+    ends_at_epoch_seconds: float | None
     fault: StreamEnded | None = None
 
 
@@ -61,18 +73,30 @@ class Streams:
         limits: StreamLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        prepare: Callable[[Proxy], Awaitable[None]] | None = None,
     ) -> None:
-        """Serve what `publisher` publishes. `clock` must be the publisher's."""
+        """
+        Serve what `publisher` publishes. `clock` must be the publisher's.
+
+        `prepare` is awaited before a proxy is answered: for what is made for it alone.
+        """
         self._publisher = publisher
         self._observer = observer or SilentObserver()
         self._limits = limits or StreamLimits()
         self._clock = clock
         self._wall_clock = wall_clock
+        self._prepare = prepare
         self._framer = Framer()
         self._numbers = count(1)
         self._streams: dict[int, _Stream] = {}
         self._ready = asyncio.Event()
         self._closing = asyncio.Event()
+        self._waiting = 0
+        self._rate = (
+            RateLimit(self._limits.connects_per_second)
+            if self._limits.connects_per_second is not None
+            else None
+        )
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -121,21 +145,63 @@ class Streams:
         ]
         return resources_of(sessions) if sessions else None
 
+    def acknowledged(self, type_url: str, name: str) -> Iterator[tuple[Proxy, str]]:
+        """
+        Yield who asks for a resource by name, and the version of it that they have acknowledged.
+
+        The version is empty for a proxy that has acknowledged none.
+        """
+        for stream in self._streams.values():
+            watch = stream.member.session.watches.get(type_url)
+            if watch is not None and name in watch.subscription.names:
+                held = watch.acknowledged(name)
+                yield stream.info.proxy, held.version if held else ""
+
+    def resources_like(self, info: StreamInfo) -> dict[str, tuple[Resource, ...]]:
+        """Return what the proxy of a stream has by all its streams: same node, same identity."""
+        return resources_of(
+            stream.member.session
+            for stream in self._streams.values()
+            if stream.info.proxy.id == info.proxy.id
+            and stream.info.proxy.identity == info.proxy.identity
+        )
+
+    def end(self, is_void: Callable[[str], bool], text: str) -> int:
+        """End the streams whose credential no longer counts; return how many."""
+        ended = 0
+        for stream in self._streams.values():
+            if stream.info.credential and stream.fault is None and is_void(stream.info.credential):
+                stream.fault = StreamEnded(EndReason.UNAUTHENTICATED, text)
+                stream.wake.set()
+                ended += 1
+        return ended
+
     # -- one stream -------------------------------------------------------------------------------
 
     async def serve(
-        self, transport: Transport, variant: Variant, authorize: Authorize, only_type: str = ""
+        self,
+        transport: Transport,
+        variant: Variant,
+        authenticate: Authenticate,
+        only_type: str = "",
     ) -> None:
         """
         Serve a stream until one side ends it; `only_type` is the type of a per-type service.
 
         Raises: StreamEnded: The server ends it, with a status.
         """
+        if self._waiting >= self._limits.waiting:
+            text = "too many streams have not sent their first request"
+            self._observer.refused(transport.address, text)
+            raise StreamEnded(EndReason.RESOURCE_EXHAUSTED, text)
+        self._waiting += 1
         try:
-            stream, request = await self._let_in(transport, variant, authorize, only_type)
+            stream, request = await self._let_in(transport, variant, authenticate, only_type)
         except StreamEnded as ended:
-            self._observer.refused(transport.peer, ended.text)
+            self._observer.refused(transport.address, ended.text)
             raise
+        finally:
+            self._waiting -= 1
         if stream is None or request is None:
             return
         self._streams[stream.info.number] = stream
@@ -155,8 +221,13 @@ class Streams:
             raise stream.fault
 
     async def _let_in(
-        self, transport: Transport, variant: Variant, authorize: Authorize, only_type: str
+        self, transport: Transport, variant: Variant, authenticate: Authenticate, only_type: str
     ) -> tuple[_Stream | None, Request | None]:
+        try:
+            verified = await authenticate(transport)
+        except NotAuthenticated as error:
+            raise StreamEnded(EndReason.UNAUTHENTICATED, str(error)) from error
+        await self._wait_for_turn()
         try:
             async with asyncio.timeout(self._limits.first_request_within_seconds):
                 data = await transport.receive()
@@ -167,14 +238,24 @@ class Streams:
             return None, None
         try:
             request, node = parse(variant, data)
-            proxy = read_proxy(node)
-            authorize(transport.peer_properties, proxy)
+            proxy = identified(read_proxy(node), verified)
         except InvalidRequest as error:
             raise StreamEnded(EndReason.INVALID_ARGUMENT, str(error)) from error
         except NotAuthorized as error:
             raise StreamEnded(EndReason.PERMISSION_DENIED, str(error)) from error
         await self._wait_until_ready()
-        return self._open(transport, variant, proxy, only_type), request
+        if self._prepare is not None:
+            await self._prepare(proxy)
+        return self._open(transport, variant, proxy, verified, only_type), request
+
+    async def _wait_for_turn(self) -> None:
+        if self._rate is None:
+            return
+        seconds = self._rate.take(self._clock(), self._limits.connect_within_seconds)
+        if seconds is None:
+            text = "too many streams are opened at once"
+            raise StreamEnded(EndReason.RESOURCE_EXHAUSTED, text)
+        await asyncio.sleep(seconds)
 
     async def _wait_until_ready(self) -> None:
         try:
@@ -187,7 +268,12 @@ class Streams:
             raise StreamEnded(EndReason.UNAVAILABLE, "the control plane is shutting down")
 
     def _open(
-        self, transport: Transport, variant: Variant, proxy: Proxy, only_type: str
+        self,
+        transport: Transport,
+        variant: Variant,
+        proxy: Proxy,
+        verified: Verified | None,
+        only_type: str,
     ) -> _Stream:
         wake = asyncio.Event()
         try:
@@ -197,11 +283,13 @@ class Streams:
         info = StreamInfo(
             number=next(self._numbers),
             proxy=proxy,
-            peer=transport.peer,
+            peer=transport.address,
             variant=variant,
             connected_at_epoch_seconds=self._wall_clock(),
+            credential=verified.credential if verified is not None else "",
         )
-        return _Stream(info, member, transport, wake, only_type)
+        ends_at = verified.ends_at_epoch_seconds if verified is not None else None
+        return _Stream(info, member, transport, wake, only_type, ends_at)
 
     async def _converse(self, stream: _Stream, first: Request) -> None:
         """Read and write until either ends; what went wrong is left in `stream.fault`."""
@@ -239,22 +327,34 @@ class Streams:
 
     async def _write(self, stream: _Stream) -> None:
         member, wake = stream.member, stream.wake
-        while True:
+        while stream.fault is None:
             if self._closing.is_set():
                 text = "the control plane is shutting down"
                 stream.fault = StreamEnded(EndReason.UNAVAILABLE, text)
+                return
+            if (left_seconds := self._left_seconds(stream)) is not None and left_seconds <= 0:
+                text = "the credential has ended; come again with a new one"
+                stream.fault = StreamEnded(EndReason.UNAUTHENTICATED, text)
                 return
             wake.clear()
             now = self._clock()
             message = member.next_message(now)
             if message is None:
-                await _wait(wake, member.session.wake_at(now), now)
+                until = member.session.wake_at(now)
+                if left_seconds is not None:
+                    until = min(now + left_seconds, until or math.inf)
+                await _wait(wake, until, now)
                 continue
             try:
                 await self._send(stream, message)
             except ConnectionError:
                 return
             del message  # an idle stream must not keep the last message alive
+
+    def _left_seconds(self, stream: _Stream) -> float | None:
+        """Return how long the credential of a stream is good for, None if for ever."""
+        ends_at = stream.ends_at_epoch_seconds
+        return None if ends_at is None else ends_at - self._wall_clock()
 
     async def _send(self, stream: _Stream, message: Outgoing) -> None:
         data = self._framer.frame(stream.info.variant, message)

@@ -6,7 +6,7 @@ is all the flow control there is, and all it needs. Today `pilothouse.xds.server
 grpc.aio; a faster writer would implement the same protocol.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Protocol
 
@@ -15,6 +15,8 @@ class EndReason(StrEnum):
     """Why the server ends a stream; the names are gRPC's status codes."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     UNAVAILABLE = "UNAVAILABLE"
@@ -31,16 +33,24 @@ class StreamEnded(Exception):
         self.text = text
 
 
-class Transport(Protocol):
-    """One stream of messages, each a complete protobuf message without gRPC's five-byte prefix."""
+class Call(Protocol):
+    """What is known of a call before its first message."""
 
     @property
     def peer(self) -> str:
-        """The address of the client."""
+        """The client's connection, as the carrier names it."""
 
     @property
-    def peer_properties(self) -> Mapping[str, Iterable[bytes]]:
-        """What is known of the client's identity (gRPC's auth context)."""
+    def metadata(self) -> Iterable[tuple[str, str | bytes]]:
+        """The headers of the call; may hold credentials, so never to be shown."""
+
+
+class Transport(Call, Protocol):
+    """One stream of messages, each a complete protobuf message without gRPC's five-byte prefix."""
+
+    @property
+    def address(self) -> str:
+        """Where the client is, for people."""
 
     async def receive(self) -> bytes | None:
         """Return the next message of the client, None once it has closed its side."""

@@ -86,11 +86,12 @@ async def test_claiming_to_be_somebody_else(
     assert "spiffe://cluster.local/ns/default/sa/client" in (caught.value.details() or "")
 
 
-async def test_no_certificate_is_no_stream(secure: Serving, authority: Authority) -> None:
-    """Without a client certificate the handshake fails (fail closed)."""
+async def test_no_credential_is_no_stream(secure: Serving, authority: Authority) -> None:
+    """Who has neither certificate nor token may connect, and is told nothing (C-A-6)."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await first_answer(secure, authority.root_pem, None)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert caught.value.details() == "authentication failure"
 
 
 async def test_certificate_of_another_root(secure: Serving, authority: Authority) -> None:

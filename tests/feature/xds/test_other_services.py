@@ -1,18 +1,23 @@
 """The per-type services, CSDS, and what observers and registries are told."""
 
+import asyncio
+import time
+
 import grpc
 import pytest
-from fake_proxy import NODE_ID, FakeProxy, node
+from fake_proxy import ADS, NODE_ID, FakeProxy, node
 from xds_catalog import eventually, running, service
 
 from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from pilothouse._pb.envoy.service.status.v3 import csds_pb2
 from pilothouse._pb.envoy.type.matcher.v3.string_pb2 import StringMatcher
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
-from pilothouse.xds.auth import NotAuthorized
+from pilothouse.xds.auth import NotAuthenticated, Verified
 from pilothouse.xds.observer import SilentObserver
 from pilothouse.xds.server import METHODS, AddressInUse, DiscoveryServer
+from pilothouse.xds.streams import StreamLimits
 
 CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService/"
 
@@ -169,19 +174,126 @@ async def test_the_registry_tells_how_far_each_proxy_is():
         await eventually(lambda: not list(here.streams.status()))
 
 
-async def test_a_peer_may_only_be_who_the_rule_lets_it_be():
-    """XP-03: the rule of the port is asked before anything is sent."""
+async def test_a_peer_may_only_be_who_it_proved_to_be():
+    """XP-03, C-A-8: what the node claims is held against who the peer is."""
     seen = Recorder()
 
-    def nobody(peer, proxy):
-        raise NotAuthorized(f"not {proxy.name}")
+    async def alice(call):
+        return Verified(identity=WorkloadIdentity("cluster.local", "default", "alice"))
 
-    async with running(authorize=nobody, observer=seen) as here:
+    async with running(authenticate=alice, observer=seen) as here:
         async with FakeProxy(here.address) as proxy:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await proxy.until(lambda p: p.messages)
             assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        assert seen.events == [("refused", "not client-1")]
+            assert "spiffe://cluster.local/ns/default/sa/alice" in caught.value.details()
+        claims = node(metadata={"SERVICE_ACCOUNT": "alice"})
+        async with FakeProxy(here.address, node=claims) as proxy:
+            await proxy.until(lambda p: p.messages)
+            (status,) = here.streams.status()
+            assert status.stream.proxy.identity.service_account == "alice"
+    assert [event[0] for event in seen.events[:2]] == ["refused", "connected"]
+
+
+async def test_a_peer_that_proves_nothing_is_refused_before_it_is_read():
+    """C-A-6: the end is UNAUTHENTICATED, and no first request is waited for."""
+
+    async def nobody(call):
+        raise NotAuthenticated("authentication failure")
+
+    async with (
+        running(authenticate=nobody) as here,
+        grpc.aio.insecure_channel(here.address) as channel,
+    ):
+        for stream in (ADS + "StreamAggregatedResources", CSDS + "StreamClientStatus"):
+            call = channel.stream_stream(stream)()
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert await call.details() == "authentication failure"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(CSDS + "FetchClientStatus")(b"")
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+ALICE = WorkloadIdentity("cluster.local", "default", "alice")
+
+
+@pytest.mark.parametrize("how", ["ends", "is revoked"])
+async def test_a_stream_ends_with_its_credential(how):
+    """XP-08: the proxy is told to come again, with another credential."""
+    ends_at = time.time() + 0.3 if how == "ends" else None
+
+    async def alice(call):
+        return Verified(identity=ALICE, credential="token:1", ends_at_epoch_seconds=ends_at)
+
+    async with running(authenticate=alice) as here:
+        claims = node(metadata={"SERVICE_ACCOUNT": "alice"})
+        async with FakeProxy(here.address, node=claims) as proxy:
+            if how == "is revoked":
+                await proxy.until(lambda p: p.messages)
+                assert here.streams.end(lambda credential: credential == "token:2", "void") == 0
+                assert here.streams.end(lambda credential: credential == "token:1", "void") == 1
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await proxy.until(lambda _: False)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        await eventually(lambda: not len(here.streams))
+
+
+async def test_a_stampede_is_let_in_at_a_rate():
+    """XP-04: after a burst, streams wait for their turn; who would wait too long is refused."""
+    limits = StreamLimits(connects_per_second=2, connect_within_seconds=0.7)
+    request = pb.DeltaDiscoveryRequest(type_url=CDS, node=node()).SerializeToString()
+
+    async def first_answer(channel):
+        call = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+        try:
+            await call.write(request)
+            return await call.read() is not grpc.aio.EOF
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+
+    async with running(limits=limits) as here:
+        await here.put(*service("a"))
+        async with grpc.aio.insecure_channel(here.address) as channel:
+            answers = await asyncio.gather(*(first_answer(channel) for _ in range(8)))
+    assert answers.count(True) >= 2
+    assert set(answers) == {True, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+async def test_streams_that_say_nothing_are_limited():
+    """Half-open streams cost something, so there are only so many; who speaks makes room."""
+    limits = StreamLimits(waiting=3)
+    async with running(limits=limits) as here:
+        async with grpc.aio.insecure_channel(here.address) as channel:
+            ads = channel.stream_stream(ADS + "StreamAggregatedResources")
+            calls = [ads() for _ in range(5)]
+            await eventually(lambda: sum(call.done() for call in calls) == 2)
+            codes = {await call.code() for call in calls if call.done()}
+            assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+            for call in calls:
+                call.cancel()
+        async with FakeProxy(here.address) as proxy:
+            await proxy.until(lambda p: p.messages)
+
+
+async def test_the_status_service_shows_what_the_caller_may_see():
+    """Y-5 in spirit: a proxy sees itself, not others."""
+
+    async def somebody(call):
+        account = dict(call.metadata).get("who", "alice")
+        return Verified(identity=WorkloadIdentity("cluster.local", "default", account))
+
+    def only_own(caller, proxy):
+        return caller is not None and proxy.identity == caller.identity
+
+    async with running(authenticate=somebody, may_inspect=only_own) as here:
+        await here.put(*service("a"))
+        async with FakeProxy(here.address, node=node(metadata={"SERVICE_ACCOUNT": "alice"})) as own:
+            await own.until(lambda p: p.is_complete)
+            for who, seen in (("alice", 1), ("bob", 0)):
+                async with grpc.aio.insecure_channel(here.address) as channel:
+                    call = channel.unary_unary(CSDS + "FetchClientStatus")
+                    data = await call(b"", metadata=(("who", who),))
+                    assert len(csds_pb2.ClientStatusResponse.FromString(data).config) == seen
 
 
 async def test_a_port_in_use_is_named():

@@ -1,0 +1,132 @@
+"""
+What the main process and the front tell each other, over a socket pair that only they have.
+
+Frames are a four-byte length and JSON. Private keys cross it: no message with one has a repr of
+its content, and nothing here logs.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+_LENGTH_BYTES: Final = 4
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+"""A trust bundle with a large revocation list fits."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Bounds on what strangers may cost.
+
+    Half-open connections are those whose handshake has not ended or who were not admitted yet.
+    A connection younger than `grace_seconds` is not dropped for a newer one, which is refused
+    then: a storm of honest clients must not starve itself.
+    """
+
+    handshake_seconds: float = 10.0
+    half_open: int = 2_048
+    half_open_by_address: int = 512
+    grace_seconds: float = 1.0
+    connections: int = 20_000
+    buffer_bytes: int = 256 * 1024
+
+
+class Material(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the front serves with; all PEM. `ciphers` are OpenSSL's for TLS 1.2, "" the default.
+
+    `crl_pem` empty means that no revocation list is asked for; otherwise each authority in a
+    client's chain must have a current one, as in Envoy.
+    """
+
+    certificate_pem: str
+    key_pem: str
+    roots_pem: str
+    crl_pem: str = ""
+    ciphers: str = ""
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Material()"
+
+
+class Configure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To the front: serve new handshakes with this."""
+
+    material: Material
+    limits: Limits
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Configure()"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To the front: let a connection in, or close it."""
+
+    name: str
+    is_admitted: bool
+
+
+class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To the front: close a connection that was let in."""
+
+    name: str
+
+
+class Configured(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From the front: the material is in use, or why it is not ("" it is)."""
+
+    problem: str = ""
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From the front: a handshake is done. `certificate` is the verified leaf, DER; b"" none."""
+
+    name: str
+    address: str
+    certificate: bytes = b""
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From the front: a connection that was opened is no more."""
+
+    name: str
+
+
+class Turned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """
+    From the front, once a second at most: connections that came to nothing since the last.
+
+    `counts` are by `Turn`; `address` and `detail` are of one of them, an example for the log.
+    """
+
+    counts: dict[str, int]
+    address: str
+    detail: str
+
+
+ToFront = Configure | Verdict | Close
+FromFront = Configured | Opened | Closed | Turned
+
+
+def encode(message: ToFront | FromFront) -> bytes:
+    """Return a frame."""
+    data = msgspec.json.encode(message)
+    return len(data).to_bytes(_LENGTH_BYTES, "big") + data
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
+    """
+    Return the content of the next frame, None at the end.
+
+    Raises: ValueError: The frame is too large.
+    """
+    try:
+        length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
+        if length > MAX_FRAME_BYTES:
+            raise ValueError(f"a frame of {length} bytes")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None

@@ -1,0 +1,105 @@
+"""
+The connections of the secure port that are open, by the name under which gRPC sees them.
+
+Fails closed: a call whose peer is not known here came round the front and has no credentials.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from pilothouse.certs.callers import (
+    CallContext,
+    Caller,
+    Callers,
+    ClientCertificate,
+    Credentials,
+    NotAuthenticated,
+    bearer_tokens,
+    cluster_name,
+)
+
+_PREFIX: Final = "unix-abstract:"
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A connection that the front let in; `opened_at` is seconds of the front's clock."""
+
+    name: str
+    address: str
+    certificate: ClientCertificate | None
+    opened_at: float
+    was_recognised: bool = False
+
+
+class Peers:
+    """All of them."""
+
+    def __init__(self) -> None:
+        """Know nobody."""
+        self._peers: dict[str, Peer] = {}
+
+    def __len__(self) -> int:
+        """Count the open connections."""
+        return len(self._peers)
+
+    def add(self, peer: Peer) -> None:
+        """Know a connection, from before its first byte reaches gRPC."""
+        self._peers[peer.name] = peer
+
+    def discard(self, name: str) -> None:
+        """Forget a connection."""
+        self._peers.pop(name, None)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._peers.clear()
+
+    def find(self, grpc_peer: str) -> Peer | None:
+        """Return the connection that gRPC calls so."""
+        return self._peers.get(grpc_peer.removeprefix(_PREFIX))
+
+    def address(self, grpc_peer: str) -> str:
+        """Return where a connection comes from, for people."""
+        peer = self.find(grpc_peer)
+        return peer.address if peer is not None else grpc_peer
+
+    def strangers(self, opened_before: float) -> Iterator[str]:
+        """Yield the names of older connections on which no call was ever recognised."""
+        for peer in self._peers.values():
+            if not peer.was_recognised and peer.opened_at < opened_before:
+                yield peer.name
+
+
+class CallerFinder:
+    """Finds who makes a call on the secure port."""
+
+    def __init__(self, peers: Peers, callers: Callers) -> None:
+        """Look for connections in `peers` and ask `callers` for identities."""
+        self._peers = peers
+        self._callers = callers
+
+    async def __call__(self, context: CallContext) -> Caller:
+        """Return who makes a gRPC call. Raises: NotAuthenticated."""
+        return await self.caller(context.peer(), context.invocation_metadata() or ())
+
+    async def caller(self, grpc_peer: str, headers: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Return who makes a call with these headers. Raises: NotAuthenticated."""
+        peer = self._peers.find(grpc_peer)
+        if peer is None:
+            raise NotAuthenticated
+        metadata = tuple(headers)
+        credentials = Credentials(
+            address=peer.address,
+            certificate=peer.certificate,
+            tokens=bearer_tokens(metadata),
+            cluster=cluster_name(metadata),
+        )
+        caller = await self._callers.authenticate(credentials)
+        peer.was_recognised = True
+        return caller
+
+
+Recognise = Callable[[bytes], ClientCertificate]
+"""Read a verified leaf (DER). Raises: CredentialRefused."""
