@@ -20,6 +20,9 @@ COMMANDS: Final = {
     "config-dump": LazyCommand(
         "pilothouse.cli.config_dump", "config_dump", "Show what a proxy would be served."
     ),
+    "bootstrap": LazyCommand(
+        "pilothouse.cli.bootstrap", "bootstrap_command", "Write what an Envoy starts with."
+    ),
     "version": LazyCommand("pilothouse.cli.version", "version", "Show the version."),
 }
 """``discovery`` is how istiod's own command is called."""

@@ -10,6 +10,9 @@ BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"  # N-05
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"  # N-06
 INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"  # N-07
 
+XDS_CLUSTER: Final = "xds-grpc"  # N-13
+AGENT_CLUSTER: Final = "sds-grpc"  # N-13, D-A-7
+
 VIRTUAL_OUTBOUND: Final = "virtualOutbound"  # N-22
 VIRTUAL_INBOUND: Final = "virtualInbound"  # N-23
 OUTBOUND_BLACKHOLE_CHAIN: Final = "virtualOutbound-blackhole"  # N-26

@@ -8,15 +8,19 @@ demo, the tests and the agent. May not import `_pb`: a bootstrap is read by Envo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
-from pilothouse.model.proxies import InterceptionMode, Locality, NodeType
+from pilothouse.model.names import AGENT_CLUSTER, XDS_CLUSTER
+from pilothouse.model.proxies import CertificateSource, InterceptionMode, Locality, NodeType
+from pilothouse.translators.envoy.control_plane_tls import (
+    ControlPlaneTls,
+    transport_socket,
+    upstream_filters,
+)
 
 Json: TypeAlias = Any
 """Data that `json.dumps` accepts."""
-
-XDS_CLUSTER: Final = "xds-grpc"
-"""Name of the control plane's cluster in every bootstrap (traffic.md N-13)."""
 
 ISTIO_VERSION: Final = "1.30.0"
 """The Istio release whose agent our node metadata resembles."""
@@ -43,7 +47,11 @@ _STATS_KEPT: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketAddress:
-    """An IP address and a TCP port; port 0 lets the kernel choose where that is allowed."""
+    """
+    An IP address and a TCP port; port 0 lets the kernel choose where that is allowed.
+
+    Where a control plane is, a DNS name will do.
+    """
 
     address: str
     port: int
@@ -80,6 +88,7 @@ class Workload:
     domain: str = "cluster.local"
     locality: Locality = field(default_factory=Locality)
     istio_version: str = ISTIO_VERSION
+    certificates: CertificateSource = CertificateSource.NONE
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
     @property
@@ -102,6 +111,7 @@ def node(workload: Workload) -> dict[str, Json]:
         "INSTANCE_IPS": ",".join(workload.addresses),
         "INTERCEPTION_MODE": str(workload.interception_mode),
         "ISTIO_VERSION": workload.istio_version,
+        "PILOTHOUSE_CERTIFICATES": str(workload.certificates),
         "PROXY_CONFIG": {},
     }
     if workload.network:
@@ -130,15 +140,19 @@ def bootstrap(
     control_plane: Address,
     admin: Address,
     delta: bool = True,
+    tls: ControlPlaneTls | None = None,
+    agent: PipeAddress | None = None,
     stats_kept: Sequence[Mapping[str, Json]] = (),
 ) -> dict[str, Json]:
     """
     Build the bootstrap of the Envoy beside `workload`.
 
     Args:
-        control_plane: Where ADS is served in plaintext gRPC.
+        control_plane: Where ADS is served.
         admin: Where Envoy's admin interface listens; keep it on loopback or on a Unix socket.
         delta: Ask for incremental xDS; otherwise state of the world.
+        tls: How the control plane is verified and who we are to it; None speaks plaintext gRPC.
+        agent: The socket of an agent that serves the workload's certificate, if there is one.
         stats_kept: String matchers (``{"prefix": ...}``) of statistics kept besides the usual few.
     Returns: JSON data of an envoy.config.bootstrap.v3.Bootstrap.
     """
@@ -146,7 +160,12 @@ def bootstrap(
         "node": node(workload),
         "admin": {"address": _address(admin)},
         "dynamic_resources": _dynamic_resources(delta=delta),
-        "static_resources": {"clusters": [_control_plane_cluster(control_plane)]},
+        "static_resources": {
+            "clusters": [
+                _control_plane_cluster(control_plane, tls),
+                *([_agent_cluster(agent)] if agent else []),
+            ]
+        },
         "stats_config": {
             "use_all_default_tags": False,
             "stats_matcher": {"inclusion_list": {"patterns": [*_STATS_KEPT, *stats_kept]}},
@@ -203,7 +222,7 @@ def _dynamic_resources(*, delta: bool) -> dict[str, Json]:
     }
 
 
-def _control_plane_cluster(address: Address) -> dict[str, Json]:
+def _control_plane_cluster(address: Address, tls: ControlPlaneTls | None) -> dict[str, Json]:
     unlimited = {
         "max_connections": 100000,
         "max_pending_requests": 100000,
@@ -211,7 +230,7 @@ def _control_plane_cluster(address: Address) -> dict[str, Json]:
     }
     return {
         "name": XDS_CLUSTER,
-        "type": "STATIC",
+        **_discovery(address),
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": XDS_CLUSTER,
@@ -226,6 +245,7 @@ def _control_plane_cluster(address: Address) -> dict[str, Json]:
         "upstream_connection_options": {
             "tcp_keepalive": {"keepalive_time": 300},
         },
+        **({"transport_socket": transport_socket(tls)} if tls else {}),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -235,6 +255,41 @@ def _control_plane_cluster(address: Address) -> dict[str, Json]:
                         "connection_keepalive": {"interval": "30s", "timeout": "10s"}
                     }
                 },
+                **({"http_filters": upstream_filters(tls)} if tls and tls.token_file else {}),
+            }
+        },
+    }
+
+
+def _discovery(address: Address) -> dict[str, Json]:
+    if isinstance(address, PipeAddress) or _is_ip(address.address):
+        return {"type": "STATIC"}
+    return {"type": "STRICT_DNS", "dns_lookup_family": "ALL"}
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _agent_cluster(address: PipeAddress) -> dict[str, Json]:
+    options = f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    endpoint = {"endpoint": {"address": _address(address)}}
+    return {
+        "name": AGENT_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": AGENT_CLUSTER,
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": options,
+                "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
     }

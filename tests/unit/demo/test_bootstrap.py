@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from pilothouse.model.names import XDS_CLUSTER
 from pilothouse.model.proxies import InterceptionMode, Locality
 from pilothouse.translators.envoy.bootstrap import (
-    XDS_CLUSTER,
     Address,
     PipeAddress,
     SocketAddress,
