@@ -174,7 +174,7 @@ def generate_key(algorithm: KeyAlgorithm) -> SigningKey:
             return rsa.generate_private_key(65_537, int(algorithm.value.removeprefix("rsa-")))
 
 
-def hash_for(key: SigningKey) -> hashes.HashAlgorithm:
+def hash_for(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
     """Return the hash that fits a signing key's strength."""
     if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
         return hashes.SHA384() if isinstance(key.curve, ec.SECP384R1) else hashes.SHA512()
