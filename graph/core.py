@@ -109,9 +109,10 @@ class Ctx:
 
 @dataclass(slots=True)
 class Stats:
-    """Work done since the last commit began: nodes run, by query name."""
+    """Work done since the last commit began: nodes run, by query name, and what these read."""
 
     recomputed: dict[str, int] = field(default_factory=dict)
+    reads: int = 0
 
     @property
     def total(self) -> int:
@@ -272,6 +273,7 @@ class Graph:
             ctx.report(_failure_finding(query, node.key, failure))
             self._failing[node] = None
         self._rewire(node, ctx._deps)  # noqa: SLF001
+        self.stats.reads += len(node.deps)
         node.items = tuple(read for read in ctx._items if not ctx._deps[read.owner])  # noqa: SLF001
         self._speak(node, tuple(ctx._findings))  # noqa: SLF001
         if error is not None:

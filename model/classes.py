@@ -7,13 +7,14 @@ endpoints. Keep these small: a part that is unique per proxy undoes the sharing.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.sidecar import IngressListener
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.graph.tables import Table
 from pilothouse.model.authentication import (
     Authentication,
     MtlsMode,
@@ -170,21 +171,8 @@ class ProxyClass:
 @query
 def selected_label_names(ctx: Ctx, _key: None) -> frozenset[str]:
     """Return the label names by which some rule picks the clients it is for."""
-    names: set[str] = set()
-    for row in ctx.rows(VIRTUAL_SERVICES):
-        for http in row.spec.http:
-            for match in http.match:
-                names.update(match.source_labels)
-        for tls in row.spec.tls:
-            for tls_match in tls.match:
-                names.update(tls_match.source_labels)
-        for tcp in row.spec.tcp:
-            for tcp_match in tcp.match:
-                names.update(tcp_match.source_labels)
-    for rule in ctx.rows(DESTINATION_RULES):
-        if rule.spec.workload_selector:
-            names.update(rule.spec.workload_selector.match_labels)
-    return frozenset(names)
+    tables: tuple[Table[ObjectKey, Any], ...] = (VIRTUAL_SERVICES, DESTINATION_RULES)
+    return frozenset(str(name) for table in tables for name in ctx.index_values(table, "selects"))
 
 
 @query

@@ -1,5 +1,5 @@
 """
-Which labels of its clients an object makes endpoints depend on.
+Which labels of its clients an object makes config depend on.
 
 Tables are indexed by these, so that classes of proxies differ by where they run only while some
 object asks for it (ADR 11). A label that is named here without need costs sharing, a missing one
@@ -16,6 +16,7 @@ from pilothouse.api.destination_rule import (
 from pilothouse.api.kubernetes_core import Namespace, Pod, Service
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.service_entry import ServiceEntry
+from pilothouse.api.virtual_service import VirtualService
 from pilothouse.api.workload import WorkloadEntry
 from pilothouse.model.distribution import Distribution, annotated, of_field
 from pilothouse.model.topology_labels import CLUSTER_LABEL, NODE_LABEL, WHERE_LABELS
@@ -61,3 +62,22 @@ def of_balancing(balancer: LoadBalancer | None, outliers: OutlierDetection | Non
         for text in setting.failover_priority if setting else ():
             if "=" not in text:  # else the value to compare with is given
                 yield text
+
+
+def selected_by_routes(_key: ObjectKey, row: VirtualService) -> Iterator[Hashable]:
+    """Yield the names of the labels by which a VirtualService picks the clients of its rules."""
+    for http in row.spec.http:
+        for match in http.match:
+            yield from match.source_labels
+    for tls in row.spec.tls:
+        for tls_match in tls.match:
+            yield from tls_match.source_labels
+    for tcp in row.spec.tcp:
+        for tcp_match in tcp.match:
+            yield from tcp_match.source_labels
+
+
+def selected_by_rule(_key: ObjectKey, row: DestinationRule) -> Iterator[Hashable]:
+    """Yield the names of the labels by which a DestinationRule picks its clients (DR-06)."""
+    if row.spec.workload_selector:
+        yield from row.spec.workload_selector.match_labels

@@ -79,8 +79,9 @@ def _rule_host(_key: ObjectKey, row: DestinationRule) -> tuple[Hashable]:
 
 
 def _wildcard_rule(_key: ObjectKey, row: DestinationRule) -> Iterator[Hashable]:
+    # By pattern: a changed rule concerns the hosts it covers, a new pattern all of them.
     if row.spec.host.startswith("*"):
-        yield True
+        yield row.spec.host.lower()
 
 
 def _entry_hosts(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
@@ -194,7 +195,12 @@ WORKLOAD_ENTRIES: Final = Table[ObjectKey, WorkloadEntry](
     },
 )
 VIRTUAL_SERVICES: Final = Table[ObjectKey, VirtualService](
-    "VirtualService", {"host": _virtual_service_hosts, "wildcard": _wildcard_virtual_service}
+    "VirtualService",
+    {
+        "host": _virtual_service_hosts,
+        "wildcard": _wildcard_virtual_service,
+        "selects": client_reads.selected_by_routes,
+    },
 )
 DESTINATION_RULES: Final = Table[ObjectKey, DestinationRule](
     "DestinationRule",
@@ -203,6 +209,7 @@ DESTINATION_RULES: Final = Table[ObjectKey, DestinationRule](
         "wildcard": _wildcard_rule,
         "namespace": _namespace,
         "client_reads": client_reads.of_rule,
+        "selects": client_reads.selected_by_rule,
     },
 )
 SIDECARS: Final = Table[ObjectKey, Sidecar]("Sidecar", {"namespace": _namespace})

@@ -24,7 +24,7 @@ from pilothouse.api.destination_rule import (
 from pilothouse.api.mesh_config import DefaultTrafficPolicy
 from pilothouse.api.meta import selects
 from pilothouse.graph.core import Ctx, query
-from pilothouse.model.hosts import most_specific, resolve_short_name
+from pilothouse.model.hosts import matches, most_specific, resolve_short_name
 from pilothouse.model.inputs import DESTINATION_RULES, host_index
 from pilothouse.model.mesh import domain, mesh_config
 from pilothouse.model.provenance import Source
@@ -108,9 +108,10 @@ def rules_for_host(ctx: Ctx, host: str) -> tuple[DestinationRule, ...]:
         name, _, namespace = host.removesuffix(suffix).partition(".")
         for row in ctx.where(DESTINATION_RULES, "host", host_index(name, namespace)):
             found[row.meta.key] = row
-    for row in ctx.where(DESTINATION_RULES, "wildcard", True):
-        if most_specific([row.spec.host.lower()], host):
-            found[row.meta.key] = row
+    for pattern in ctx.index_values(DESTINATION_RULES, "wildcard"):
+        if matches(str(pattern), host):
+            for row in ctx.where(DESTINATION_RULES, "wildcard", pattern):
+                found[row.meta.key] = row
     rows = (row for row in found.values() if is_discovered(ctx, row.meta.namespace))
     return tuple(sorted(rows, key=lambda row: row.meta.age_order))
 

@@ -19,7 +19,7 @@ from pilothouse.model.mesh import mesh_config
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.routing import Clients, needed_hosts
 from pilothouse.model.services import Resolution, Service, catalog
-from pilothouse.model.sharding import shard_count, shard_of
+from pilothouse.model.sharding import sharded
 from pilothouse.model.visibility import EVERYWHERE, is_discovered, is_exported
 
 EXPLICIT_PROXY = "HTTP_PROXY"
@@ -268,12 +268,7 @@ def _with_more_ports(service: Service, other: Service) -> Service:
 @query
 def service_shards(ctx: Ctx, scope: Scope) -> dict[int, tuple[Service, ...]]:
     """Return the services of a scope in shards by host, each in the order of all."""
-    services = ctx.get(scope_services, scope)
-    count = shard_count(len(services))
-    shards: list[list[Service]] = [[] for _ in range(count)]
-    for service in services:
-        shards[shard_of(service.host, count)].append(service)
-    return {index: tuple(shard) for index, shard in enumerate(shards)}
+    return sharded(ctx.get(scope_services, scope), lambda service: service.host)
 
 
 class HostQuestion(NamedTuple):

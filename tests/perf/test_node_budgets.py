@@ -17,6 +17,7 @@ from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.translators.envoy import roots
 
 NAMESPACES = 5
+WILDCARD = "*.example.com"
 VARIANTS = [(100, 4), (400, 4), (100, 40)]
 """Services and proxies of the meshes that are compared."""
 
@@ -62,13 +63,13 @@ def virtual_service(weight: int) -> dict[str, Any]:
     }
 
 
-def destination_rule(connections: int) -> dict[str, Any]:
+def destination_rule(connections: int, host: str = "s2") -> dict[str, Any]:
     pool = {"tcp": {"maxConnections": connections}}
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
-        "metadata": {"name": "s2", "namespace": "ns2"},
-        "spec": {"host": "s2", "trafficPolicy": {"connectionPool": pool}},
+        "metadata": {"name": host.strip("*."), "namespace": "ns2"},
+        "spec": {"host": host, "trafficPolicy": {"connectionPool": pool}},
     }
 
 
@@ -83,11 +84,12 @@ def pod(**labels: str) -> dict[str, Any]:
 
 
 class Run(NamedTuple):
-    """What an edit did: nodes by query, roots that may have changed, roots that have."""
+    """What an edit did: nodes by query and what they read, roots that may have changed or have."""
 
     nodes: dict[str, int]
     dirty: int
     changed: int
+    reads: int
 
     @property
     def total(self) -> int:
@@ -102,7 +104,7 @@ class MadeMesh:
         self.proxies = proxies
         self.graph = Graph()
         documents = [make(n) for n in range(services) for make in (service, slice_of)]
-        documents += [virtual_service(0), destination_rule(1), pod()]
+        documents += [virtual_service(0), destination_rule(1), destination_rule(1, WILDCARD), pod()]
         self._commit(documents)
         self.classes = set()
         for number in range(proxies):
@@ -140,7 +142,8 @@ class MadeMesh:
         for node in dirty:
             self.graph.fresh(node.query, node.key)
         changed = sum(node.changed_at == self.graph.revision for node in dirty)
-        return Run(dict(self.graph.stats.recomputed), len(dirty), changed)
+        stats = self.graph.stats
+        return Run(dict(stats.recomputed), len(dirty), changed, stats.reads)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +199,36 @@ def test_an_edit_of_a_policy_builds_one_cluster(meshes: list[MadeMesh]) -> None:
         assert run.total <= 8 + 5 * views + len(mesh.classes), run
         assert run.changed <= len(mesh.classes), run
     assert runs[0].total == runs[1].total
+
+
+def test_an_edit_of_a_policy_gathers_the_services_beside_it_only(meshes: list[MadeMesh]) -> None:
+    """
+    Reads: per client view one shard of services, and the shards of all; few per class of proxies.
+
+    A layer in one piece would read each service of each view again: as many nodes, but wide ones.
+    """
+    for mesh in meshes:
+        views = min(mesh.proxies, NAMESPACES)
+        run = mesh.edit(destination_rule(3))
+        shard, shards = 2 * 40, mesh.services // 8
+        assert run.reads <= 40 + views * (shard + shards + 20) + 4 * len(mesh.classes), run
+
+
+def test_an_edit_of_routes_splices_the_hosts_beside_it_only(meshes: list[MadeMesh]) -> None:
+    """Reads: per client view one shard of virtual hosts, and the shards of all."""
+    for mesh in meshes:
+        views = min(mesh.proxies, NAMESPACES)
+        run = mesh.edit(virtual_service(20))
+        shard, shards = 40, mesh.services // 8
+        assert run.reads <= 40 + views * (shard + shards + 30), run
+
+
+def test_a_rule_for_many_hosts_concerns_those_it_covers(meshes: list[MadeMesh]) -> None:
+    """An edit of a wildcard rule: hosts that it does not cover are not looked at again."""
+    for mesh in meshes:
+        run = mesh.edit(destination_rule(2, WILDCARD))
+        assert run.total == 0, run
+        assert run.changed == 0, run
 
 
 def test_a_label_that_selects_nothing_reaches_its_endpoints_only(meshes: list[MadeMesh]) -> None:

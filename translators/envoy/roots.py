@@ -22,12 +22,9 @@ from pilothouse.translators.envoy.clusters_inbound import (
 from pilothouse.translators.envoy.endpoints import AssignmentQuestion, load_assignment_for
 from pilothouse.translators.envoy.listeners_inbound import inbound_listeners
 from pilothouse.translators.envoy.listeners_outbound import outbound_listeners
-from pilothouse.translators.envoy.route_configurations import (
-    RouteQuestion,
-    RouteView,
-    route_configuration,
-)
+from pilothouse.translators.envoy.route_configurations import route_configuration
 from pilothouse.translators.envoy.secrets import SecretQuestion, secret_for
+from pilothouse.translators.envoy.virtual_host_plan import RouteQuestion, RouteView
 
 __all__ = ["Root", "named", "proxy_class", "wildcard"]
 
