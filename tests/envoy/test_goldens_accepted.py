@@ -8,6 +8,7 @@ in a network namespace of its own because its ports are fixed.
 import asyncio
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import story
 from google.protobuf import json_format
 from independent_decoder import ours
 from mesh import Mesh
+from sds_agent import Agent, agent_cluster
 
 from pilothouse._pb._pool import POOL, message_class
+from pilothouse.certs.authority import Authority
 from pilothouse.demo.envoy import EnvoyProcess
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.translators.envoy.bootstrap import PipeAddress, Workload, bootstrap
 
@@ -71,11 +75,20 @@ async def test_envoy_takes_the_whole_story(name: str, delta: bool, short_path: P
             if any(each["name"] == "istio.alpn" for each in said.pop("extensions", [])):
                 continue  # that profile is for another build of Envoy, which a stock one refuses
             made["node"] = {**said, "cluster": "golden"}
+            made["static_resources"]["clusters"].append(agent_cluster(short_path / "sds"))
             with isolation.lonely_namespace() as netns:
                 envoy = EnvoyProcess(made, short_path / proxy, netns=netns)
-                async with envoy:
+                async with agent(short_path / "sds"), envoy:
                     await envoy.wait_ready(timeout_seconds=SECONDS)
                     await compare(envoy, mesh, told.served(proxy))
+
+
+def agent(path: Path) -> Agent:
+    """Return an agent beside the proxies, for those that ask it for certificates."""
+    now = datetime.now(UTC)
+    authority = Authority.create("cluster.local", now)
+    identity = WorkloadIdentity("cluster.local", "default", "golden")
+    return Agent(path, authority.issue_workload(identity, now), authority.root_pem)
 
 
 async def compare(envoy: EnvoyProcess, mesh: Mesh, served: story.Served) -> None:
