@@ -8,6 +8,7 @@ from pilothouse.api import (
     gateway_check,
     kubernetes_check,
     mesh_config_check,
+    mesh_networks,
     peer_authentication_check,
     service_entry_check,
     sidecar_check,
@@ -29,7 +30,7 @@ CHECKS: Final[dict[str, Callable[[Any], Iterator[Problem]]]] = {
     "EndpointSlice": kubernetes_check.check_endpoint_slice,
     "Endpoints": kubernetes_check.check_endpoints,
     "Pod": kubernetes_check.check_pod,
-    "ConfigMap": kubernetes_check.check_config_map,
     "MeshConfig": mesh_config_check.check,
+    "MeshNetworks": mesh_networks.check,
 }
 """Checks of one object alone, by kind; a kind that is not here has no rules of its own."""

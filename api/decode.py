@@ -14,9 +14,10 @@ import msgspec
 from pilothouse.api import diagnosis, support
 from pilothouse.api.checks import CHECKS
 from pilothouse.api.duration import Duration
-from pilothouse.api.kinds import KINDS, MESH_CONFIG, Kind, find, in_group
+from pilothouse.api.kinds import KINDS, MESH_CONFIG, MESH_NETWORKS, Kind, find, in_group
 from pilothouse.api.kubernetes_core import NEVER_READ, Secret
 from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.mesh_networks import MeshNetworks
 from pilothouse.api.metadata import read_metadata
 from pilothouse.api.opaque import SECURITY_KINDS, Opaque
 from pilothouse.api.problem import Problem
@@ -115,14 +116,23 @@ def decode(document: Any) -> Decoded:
 
 def decode_mesh_config(data: Any) -> Decoded:
     """Decode the mesh config; the row is a `MeshConfig`, and `ref` is ``MeshConfig mesh``."""
-    ref = ConfigRef(MESH_CONFIG, "", "mesh")
+    return _decode_mesh(MESH_CONFIG, MeshConfig, data)
+
+
+def decode_mesh_networks(data: Any) -> Decoded:
+    """Decode the networks; the row is a `MeshNetworks`, and `ref` is ``MeshNetworks mesh``."""
+    return _decode_mesh(MESH_NETWORKS, MeshNetworks, data)
+
+
+def _decode_mesh(kind: str, of: type[msgspec.Struct], data: Any) -> Decoded:
+    ref = ConfigRef(kind, "", "mesh")
     findings: list[Finding] = []
     report = _reporter(ref, findings)
-    row = _convert({} if data is None else data, MeshConfig, report, findings, strict=True)
+    row = _convert({} if data is None else data, of, report, findings, strict=True)
     if row is not None and isinstance(data, dict):
-        _report_fields(data, MeshConfig, "", report)
+        _report_fields(data, of, "", report)
     if row is not None:
-        row = _checked(MESH_CONFIG, row, report, findings)
+        row = _checked(kind, row, report, findings)
     return Decoded(ref, row, tuple(findings))
 
 

@@ -33,6 +33,7 @@ from pilothouse.api.workload import WorkloadEntry, WorkloadGroup
 ISTIO_GROUP: Final = "istio.io"
 
 MESH_CONFIG: Final = "MeshConfig"
+MESH_NETWORKS: Final = "MeshNetworks"
 """Kind name under which the mesh config is reported; it is not an object of an API server."""
 
 

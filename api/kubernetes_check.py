@@ -5,13 +5,10 @@ Files are not checked by an API server, so the few that matter for traffic are c
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 from pilothouse.api import names
-from pilothouse.api.kubernetes_core import ConfigMap, Endpoints, EndpointSlice, Pod, Service
-from pilothouse.api.problem import Problem, port, warning
-
-MESH_CONFIG_MAP: Final = "istio"
+from pilothouse.api.kubernetes_core import Endpoints, EndpointSlice, Pod, Service
+from pilothouse.api.problem import Problem, port
 
 
 def check_service(row: Service) -> Iterator[Problem]:
@@ -60,19 +57,6 @@ def check_pod(row: Pod) -> Iterator[Problem]:
 def _ip(text: str, path: str) -> Iterator[Problem]:
     if not names.is_address(text):
         yield Problem(path, f'"{text}" is no IP address.')
-
-
-def check_config_map(row: ConfigMap) -> Iterator[Problem]:
-    """Yield what the mesh's ConfigMap has that is not translated (MN-01 to MN-04)."""
-    networks = row.data.get("meshNetworks", "") if row.meta.name == MESH_CONFIG_MAP else ""
-    if networks.strip() not in ("", "{}", "networks: {}"):
-        yield warning(
-            "data.meshNetworks",
-            "Gateways between networks are not used in this version; endpoints of other networks "
-            "are called directly.",
-            "Leave it out where all networks reach each other.",
-            "FieldNotTranslated",
-        )
 
 
 def check_endpoint_slice(row: EndpointSlice) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from pilothouse.api import destination_rule as rule
 from pilothouse.api import (
     gateway,
     mesh_config,
+    mesh_networks,
     paths,
     peer_authentication,
     proxy_config,
@@ -268,6 +269,13 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "ca_certificates_pem image file_flush_interval file_flush_min_size_kb stats_compression",
         not_yet="tracing envoy_access_log_service gateway_topology private_key_provider",
     ),
+    mesh_networks.MeshNetworks: _fields("networks"),
+    mesh_networks.Network: _fields("endpoints gateways"),
+    mesh_networks.NetworkEndpoints: _fields("from_cidr from_registry"),
+    mesh_networks.IstioNetworkGateway: _fields(
+        "registry_service_name address port",
+        no_effect={"locality": "Istio accepts it and does not use it"},
+    ),
     proxy_config.ProxyHeaders: _fields(
         "forwarded_client_cert set_current_client_cert_details request_id server attempt_count "
         "envoy_debug_headers preserve_http1_header_case x_forwarded_host x_forwarded_port",
@@ -307,7 +315,14 @@ class _Untranslated:
     default: Any
 
 
-_Plan = dict[str, "_Untranslated | _Plan"]
+_Plan = dict[str, "_Untranslated | _InMap | _Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class _InMap:
+    """What to look for in each value of a map whose keys are the user's."""
+
+    plan: _Plan
 
 
 @cache
@@ -327,8 +342,13 @@ def _plan(of: type[msgspec.Struct]) -> _Plan:
             inner = struct_within(field.type)
             nested = _plan(inner) if inner is not None else {}
             if nested:
-                plan[field.encode_name] = nested
+                plan[field.encode_name] = _InMap(nested) if _is_map(field.type) else nested
     return plan
+
+
+def _is_map(of: inspect.Type) -> bool:
+    kinds = of.types if isinstance(of, inspect.UnionType) else (of,)
+    return any(isinstance(each, inspect.DictType) for each in kinds)
 
 
 def struct_within(of: inspect.Type) -> type[msgspec.Struct] | None:
@@ -367,6 +387,11 @@ def _set_fields(data: Any, plan: _Plan, path: str) -> Iterator[tuple[str, str, F
         if isinstance(inner, _Untranslated):
             if value != inner.default and value not in ([], {}):
                 yield paths.child(path, name), name, inner.fate
+        elif isinstance(inner, _InMap):
+            for key, each in value.items() if isinstance(value, dict) else ():
+                if isinstance(each, dict):
+                    at = paths.child(paths.child(path, name), str(key))
+                    yield from _set_fields(each, inner.plan, at)
         elif isinstance(value, list):
             for index, each in enumerate(value):
                 if isinstance(each, dict) and not inner.keys().isdisjoint(each):

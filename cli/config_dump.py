@@ -33,6 +33,13 @@ _TYPES = {"cds": CDS, "eds": EDS, "lds": LDS, "rds": RDS}
     help="File of mesh-wide settings (MeshConfig).",
 )
 @click.option(
+    "--mesh-networks",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    envvar="PILOTHOUSE_MESH_NETWORKS",
+    help="File of the mesh's networks (MeshNetworks).",
+)
+@click.option(
     "--domain",
     default=DEFAULT_DOMAIN,
     metavar="NAME",
@@ -63,6 +70,7 @@ def config_dump(
     *,
     config_dir: Path,
     mesh_config: Path | None,
+    mesh_networks: Path | None,
     domain: str,
     node: str,
     metadata: Path | None,
@@ -80,7 +88,7 @@ def config_dump(
     from pilothouse.xds.offline import proxy_of  # noqa: PLC0415
 
     proxy = proxy_of(node, _read_metadata(metadata) if metadata else {})
-    snapshot = take_snapshot(proxy, config_dir, mesh_config, domain)
+    snapshot = take_snapshot(proxy, config_dir, mesh_config, domain, mesh_networks)
     wanted = set(_TYPES.values()) if kind == "all" else {_TYPES[kind]}
     resources = {url: found for url, found in snapshot.resources.items() if url in wanted}
     if output == "short":

@@ -104,6 +104,13 @@ class LogLevelType(click.Choice[str]):
     help="File of mesh-wide settings (MeshConfig). Without it the ConfigMap istio is used.",
 )
 @_option(
+    "--mesh-networks",
+    "--networksConfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File of the mesh's networks (MeshNetworks). Without it the ConfigMap istio is used.",
+)
+@_option(
     "--grpc-addr",
     "--grpcAddr",
     type=AddressType(),

@@ -23,6 +23,7 @@ from pilothouse.model.authentication import (
 )
 from pilothouse.model.endpoint_policy import Client, labels_read
 from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
+from pilothouse.model.networks import Reach, network_gateways
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import (
@@ -35,6 +36,7 @@ from pilothouse.model.proxies import (
 from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings, settings_of
 from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
 from pilothouse.model.secret_access import NOBODY, SecretReader, reader_of
+from pilothouse.model.topology_labels import NETWORK_LABEL
 from pilothouse.model.workloads import Target, targets, where_it_runs, workload_labels
 
 
@@ -135,10 +137,11 @@ class EndpointView:
     What load assignments depend on besides the cluster.
 
     `labels` are those of the client that some object makes endpoints depend on; where it runs is
-    among them. Sorted.
+    among them. Sorted. `reach` is None in a mesh of one network.
     """
 
     labels: Client = ()
+    reach: Reach | None = None
 
 
 NOWHERE: Final = EndpointView()
@@ -222,10 +225,21 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
 
 def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
     reads = ctx.get(labels_read, None)
-    if not reads:
+    has_networks = bool(ctx.get(network_gateways, None)) or bool(proxy.networks)
+    if not reads and not has_networks:
         return NOWHERE
     labels = where_it_runs(ctx, proxy)
-    return EndpointView(labels=tuple(sorted((n, v) for n, v in labels.items() if n in reads)))
+    reach = None
+    if has_networks:
+        reach = Reach(
+            network=labels.get(NETWORK_LABEL, ""),
+            ipv4=any(":" not in ip for ip in proxy.ips),
+            ipv6=any(":" in ip for ip in proxy.ips),
+            crosses=proxy.certificates is not CertificateSource.NONE,
+            networks=proxy.networks,
+        )
+    chosen = tuple(sorted((n, v) for n, v in labels.items() if n in reads))
+    return EndpointView(labels=chosen, reach=reach)
 
 
 def _authenticated(inbound: Inbound, wanted: Authentication) -> Inbound:

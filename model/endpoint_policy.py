@@ -36,12 +36,17 @@ Client = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPolicy:
-    """How endpoints are chosen for a cluster's clients."""
+    """
+    How endpoints are chosen for a cluster's clients.
+
+    `crosses_networks` tells that connections are mutual TLS, which gateways of networks ask for.
+    """
 
     plan: LocalityPlan = NO_PLAN
     sends_unhealthy: bool = True
     is_node_local: bool = False
     is_cluster_local: bool = False
+    crosses_networks: bool = False
 
     @property
     def reads(self) -> frozenset[str]:
@@ -60,11 +65,13 @@ class EndpointPolicy:
 
     def kept(self, every: Iterable[Endpoint], client: Mapping[str, str]) -> Iterator[Endpoint]:
         """Yield the endpoints a client may know of (K8-06, K8-12, MC-16, DR-43)."""
+        return (each for each in self.meant(every, client) if each.address)
+
+    def meant(self, every: Iterable[Endpoint], client: Mapping[str, str]) -> Iterator[Endpoint]:
+        """Yield those, and those that are only reached through a gateway of their network."""
         node = client.get(NODE_LABEL, "")
         cluster = client.get(CLUSTER_LABEL) or LOCAL_CLUSTER
         for endpoint in every:
-            if not endpoint.address:
-                continue  # reached through a gateway of its network only
             if self.is_node_local and endpoint.node != node:
                 continue
             if self.is_cluster_local and endpoint.label(CLUSTER_LABEL) != cluster:
@@ -87,6 +94,7 @@ class MeshEndpointPolicy(NamedTuple):
 
     locality: MeshLocality
     defaults: DefaultTrafficPolicy | None
+    auto_mtls: bool
 
 
 @query
@@ -94,7 +102,7 @@ def mesh_endpoint_policy(ctx: Ctx, _key: None) -> MeshEndpointPolicy:
     """Return what the mesh config says of endpoints, so that its other changes stop here."""
     mesh = ctx.get(mesh_config, None)
     locality = MeshLocality(mesh.locality_lb_setting, mesh.zone_aware_lb_setting)
-    return MeshEndpointPolicy(locality, mesh.default_traffic_policy)
+    return MeshEndpointPolicy(locality, mesh.default_traffic_policy, mesh.enable_auto_mtls)
 
 
 @query
@@ -130,6 +138,9 @@ def endpoint_policy(
     mesh = ctx.get(mesh_endpoint_policy, None)
     policy = policy_for(rule, port, subset, mesh.defaults)
     ejection = policy.outlier_detection
+    is_mutual = mesh.auto_mtls and not owner.is_mesh_external
+    if policy.tls is not None:
+        is_mutual = policy.tls.mode == "ISTIO_MUTUAL"
     # In panic Envoy would send to unready endpoints it knows of, so it is not told of them, unless
     # a distribution needs to know what is ready nearby.
     may_panic = ejection is not None and ejection.min_health_percent > 0
@@ -138,4 +149,5 @@ def endpoint_policy(
         sends_unhealthy=not may_panic or owner.distribution is not Distribution.ANY,
         is_node_local=owner.is_node_local,
         is_cluster_local=is_cluster_local(ctx, owner.host),
+        crosses_networks=is_mutual,
     )

@@ -18,10 +18,10 @@ from pilothouse.graph.core import Ctx
 from pilothouse.model.authentication import takes_mutual_tls
 from pilothouse.model.endpoint import Endpoint, Health, account_path, workload_text
 from pilothouse.model.inputs import PODS, WORKLOAD_ENTRIES
+from pilothouse.model.networks import network_at
 from pilothouse.model.pod_endpoints import is_finished, pod_endpoint
 from pilothouse.model.proxies import Locality
 from pilothouse.model.services import Port, Resolution, Service, entries_of_host
-from pilothouse.model.topology import default_network
 from pilothouse.model.topology_labels import NETWORK_LABEL, labelled_locality
 
 UNIX: Final = "unix://"
@@ -125,7 +125,7 @@ def _listed_workload(
         port=number,
         weight=spec.weight or 1,
         locality=Locality.parse(spec.locality) if spec.locality else labelled or Locality(),
-        network=spec.network or labels.get(NETWORK_LABEL) or ctx.get(default_network, None),
+        network=spec.network or labels.get(NETWORK_LABEL) or network_at(ctx, spec.address),
         labels=tuple(sorted(labels.items())),
         workload=workload_text(name, namespace, labels) if name else "",
         account=account_path(namespace, account) if account else "",

@@ -23,6 +23,7 @@ from pilothouse.api.kubernetes_core import (
     ServiceAccount,
 )
 from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.mesh_networks import MeshNetworks
 from pilothouse.api.meta import ObjectKey, ObjectMeta
 from pilothouse.api.peer_authentication import PeerAuthentication
 from pilothouse.api.rbac import ClusterRole, ClusterRoleBinding, Role, RoleBinding
@@ -34,6 +35,7 @@ from pilothouse.graph.tables import Table
 from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
 from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
+from pilothouse.model.topology_labels import NETWORK_LABEL
 from pilothouse.model.trust import TrustBundle
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
@@ -139,8 +141,14 @@ def _workload_labels(_key: ObjectKey, row: WorkloadEntry) -> Iterator[Hashable]:
         yield (row.meta.namespace, name, value)
 
 
+def _network_gateway(_key: ObjectKey, row: Service) -> Iterator[Hashable]:
+    if row.meta.labels.get(NETWORK_LABEL):
+        yield True
+
+
 DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
 MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
+MESH_NETWORKS: Final = Table[ObjectKey, MeshNetworks]("MeshNetworks")
 TRUST_BUNDLE: Final = Table[ObjectKey, TrustBundle]("TrustBundle")
 """One row, under THE_MESH, if this control plane has a certificate authority."""
 WORKLOAD_CERTIFICATES: Final = Table[str, WorkloadCertificate]("WorkloadCertificate")
@@ -151,7 +159,12 @@ NAMESPACES: Final = Table[ObjectKey, Namespace](
     "Namespace", {"client_reads": client_reads.of_annotated}
 )
 SERVICES: Final = Table[ObjectKey, Service](
-    "Service", {"namespace": _namespace, "client_reads": client_reads.of_service}
+    "Service",
+    {
+        "namespace": _namespace,
+        "client_reads": client_reads.of_service,
+        "is_network_gateway": _network_gateway,
+    },
 )
 ENDPOINT_SLICES: Final = Table[ObjectKey, EndpointSlice](
     "EndpointSlice", {"service": _slice_service, "address": _slice_addresses}
@@ -220,7 +233,8 @@ PEER_AUTHENTICATIONS: Final = Table[ObjectKey, PeerAuthentication](
 TABLES: Final[Mapping[str, Table[Any, Any]]] = {
     table.name: table
     for table in (
-        DOMAIN, MESH_CONFIG, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS, PODS, NODES,
+        DOMAIN, MESH_CONFIG, MESH_NETWORKS, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS,
+        PODS, NODES,
         SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
         VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS, TRUST_BUNDLE,
         WORKLOAD_CERTIFICATES, CLOCK, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,

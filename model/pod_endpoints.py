@@ -16,9 +16,10 @@ from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.authentication import takes_mutual_tls
 from pilothouse.model.endpoint import Endpoint, Health, account_path, workload_text
 from pilothouse.model.inputs import ENDPOINT_SLICES, ENDPOINTS, PODS
+from pilothouse.model.networks import network_at
 from pilothouse.model.proxies import Locality
 from pilothouse.model.services import Port, Service
-from pilothouse.model.topology import default_network, has_pods, node_locality
+from pilothouse.model.topology import has_pods, node_locality
 from pilothouse.model.topology_labels import NETWORK_LABEL, labelled_locality
 
 
@@ -114,7 +115,7 @@ def pod_endpoint(
     locality = ctx.get(node_locality, node) if node else Locality()
     if not locality.zone and listed is not None and listed.zone:
         locality = Locality(region=locality.region, zone=listed.zone, subzone=locality.subzone)
-    network = ctx.get(default_network, None)
+    network = network_at(ctx, address)
     if pod is None:
         return Endpoint(
             address=address,

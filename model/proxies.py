@@ -88,7 +88,8 @@ class Proxy:
     `name` and `id_namespace` are the parts of the third field of the node id; `namespace` is
     metadata NAMESPACE, else `id_namespace`. `ips` begins with the address of the node id. `domain`
     is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs. `config`
-    is the ProxyConfig it brings along, None if it brings none.
+    is the ProxyConfig it brings along, None if it brings none. `networks` are the only ones whose
+    endpoints it asks for, empty is all.
     `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
@@ -111,6 +112,7 @@ class Proxy:
     http10: bool = False
     idle_timeout: Duration | None = None
     config: OwnProxyConfig | None = None
+    networks: tuple[str, ...] = ()
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     identity: WorkloadIdentity | None = None

@@ -21,6 +21,7 @@ from pilothouse.model.inputs import (
     SERVICES,
     WORKLOAD_ENTRIES,
 )
+from pilothouse.model.networks import network_at
 from pilothouse.model.pod_endpoints import is_finished, pod_at
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import Locality, Proxy
@@ -30,7 +31,7 @@ from pilothouse.model.services import (
     entry_services,
     kubernetes_service,
 )
-from pilothouse.model.topology import default_network, node_locality
+from pilothouse.model.topology import node_locality
 from pilothouse.model.topology_labels import WHERE_LABELS, labelled_locality, with_topology
 
 
@@ -89,7 +90,7 @@ def where_it_runs(ctx: Ctx, proxy: Proxy) -> dict[str, str]:
     if not locality:
         is_labelled = any(labels.get(name) for name in WHERE_LABELS)
         locality = Locality() if is_labelled else proxy.locality
-    network = ctx.get(default_network, None) if pod else entry.spec.network if entry else ""
+    network = network_at(ctx, proxy.ips[0]) if pod else entry.spec.network if entry else ""
     network = network or proxy.network
     return with_topology(labels, locality, node=node, network=network, cluster=proxy.cluster_id)
 

@@ -16,14 +16,16 @@ from pilothouse.api.kinds import MESH_CONFIG
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.providers.documents import (
+    MESH_PARTS,
     DocumentReading,
+    MeshPart,
     MeshReading,
     chunks_of,
     digest_of,
     findings_of,
     object_line,
     read_documents,
-    read_mesh_config,
+    read_mesh_file,
     read_mesh_text,
 )
 from pilothouse.providers.yaml_loader import Chunk
@@ -66,11 +68,37 @@ class _File:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(slots=True)
+class _MeshState:
+    """The mesh config or its networks: as a file has it, as the ConfigMap does, and in use."""
+
+    part: MeshPart
+    lines: dict[str, int] = field(default_factory=dict)
+    from_file: MeshReading | None = None
+    from_map: MeshReading | None = None
+    row: Any | None = None
+
+    def change(self) -> list[Change]:
+        """Return what changed since it was asked last; the file wins over the ConfigMap."""
+        readings = (each for each in (self.from_file, self.from_map) if each is not None)
+        row = next((each.row for each in readings if each.row is not None), None)
+        if row == self.row:
+            return []
+        self.row = row
+        return [Change(self.part.kind, MESH_KEY, row)]
+
+
+def _kept(reading: MeshReading, last: MeshReading | None) -> MeshReading:
+    """Return the reading, with the last good row if it has none."""
+    row = reading.row if reading.row is not None else (last.row if last else None)
+    return replace(reading, row=row)
+
+
 class DirectoryState:
     """
     The objects of a set of files, by the path each was read from.
 
-    `root_namespace` is where the ConfigMap `istio` is the mesh config.
+    `root_namespace` is where the ConfigMap `istio` is the mesh config and its networks.
     """
 
     def __init__(self, root_namespace: str = ROOT_NAMESPACE) -> None:
@@ -82,10 +110,7 @@ class DirectoryState:
         self._faulty: set[str] = set()
         self._contested: set[ObjectId] = set()
         self._memory: LineMemory = {}
-        self._mesh_lines: dict[str, int] = {}
-        self._mesh_from_file: MeshReading | None = None
-        self._mesh_from_map: MeshReading | None = None
-        self._mesh_row: Any | None = None
+        self._mesh = {part.kind: _MeshState(part) for part in MESH_PARTS}
 
     def update(self, path: str, content: str | bytes | None) -> list[Change]:
         """Take a file's content, or None if it is gone; return what changed."""
@@ -108,7 +133,8 @@ class DirectoryState:
         after = _filed(path, readings, before)
         at = after.places.get(self._config_map)
         if at is not None:
-            self._mesh_lines[path] = _value_line(path, content, at)
+            for mesh in self._mesh.values():
+                mesh.lines[path] = _value_line(path, content, at, mesh.part.key)
         return self._replace(path, after)
 
     def fail(self, path: str, reason: str) -> list[Change]:
@@ -123,16 +149,16 @@ class DirectoryState:
         """Drop the memory of lines, which pays only while many files are read."""
         self._memory.clear()
 
-    def update_mesh_file(self, path: str, content: str | bytes | None) -> list[Change]:
-        """Take the content of the mesh config file, which wins over the ConfigMap."""
+    def update_mesh_file(
+        self, path: str, content: str | bytes | None, kind: str = MESH_CONFIG
+    ) -> list[Change]:
+        """Take the content of the file of mesh config or networks; it wins over the ConfigMap."""
+        mesh = self._mesh[kind]
         if content is None:
-            self._mesh_from_file = None
+            mesh.from_file = None
         else:
-            reading = read_mesh_config(path, content)
-            last = self._mesh_from_file
-            row = reading.row if reading.row is not None else (last.row if last else None)
-            self._mesh_from_file = replace(reading, row=row)
-        return self._mesh_change()
+            mesh.from_file = _kept(read_mesh_file(mesh.part, path, content), mesh.from_file)
+        return mesh.change()
 
     def files(self) -> frozenset[str]:
         """Return the paths that are known."""
@@ -156,9 +182,10 @@ class DirectoryState:
         """Return all findings with file and line, in the order of files and lines."""
         found = [finding for path in self._faulty for finding in self._files[path].findings]
         found.extend(self._duplicates())
-        for reading in (self._mesh_from_map, self._mesh_from_file):
-            if reading is not None:
-                found.extend(reading.findings)
+        for mesh in self._mesh.values():
+            for reading in (mesh.from_map, mesh.from_file):
+                if reading is not None:
+                    found.extend(reading.findings)
         return tuple(sorted(found, key=lambda each: (each.ref.file, each.ref.line, each)))
 
     def _duplicates(self) -> Iterator[Finding]:
@@ -195,44 +222,33 @@ class DirectoryState:
             if row != was[identity]:
                 changes.append(Change(identity.kind, identity.key, row))
         if self._config_map in touched:
-            changes.extend(self._read_config_map())
+            for mesh in self._mesh.values():
+                changes.extend(self._read_config_map(mesh))
         return changes
 
     def _in_use(self, identity: ObjectId) -> Any | None:
         owners = self._owners.get(identity)
         return self._files[owners[0]].rows[identity] if owners else None
 
-    def _read_config_map(self) -> list[Change]:
+    def _read_config_map(self, mesh: _MeshState) -> list[Change]:
         row = self._in_use(self._config_map)
         place = self.place(self._config_map)
-        if row is None or place is None or "mesh" not in row.data:
-            self._mesh_from_map = None
+        key = mesh.part.key
+        if row is None or place is None or key not in row.data:
+            mesh.from_map = None
         else:
             path, at = place
-            line = self._mesh_lines.get(path, at.line)
-            reading = read_mesh_text(path, row.data["mesh"], line)
-            last = self._mesh_from_map
-            kept = reading.row if reading.row is not None else (last.row if last else None)
-            self._mesh_from_map = replace(reading, row=kept)
-        return self._mesh_change()
-
-    def _mesh_change(self) -> list[Change]:
-        row = None
-        for reading in (self._mesh_from_file, self._mesh_from_map):
-            if reading is not None and reading.row is not None:
-                row = reading.row
-                break
-        if row == self._mesh_row:
-            return []
-        self._mesh_row = row
-        return [Change(MESH_CONFIG, MESH_KEY, row)]
+            line = mesh.lines.get(path, at.line)
+            reading = read_mesh_text(mesh.part, path, row.data[key], line)
+            mesh.from_map = _kept(reading, mesh.from_map)
+        return mesh.change()
 
 
-def _value_line(path: str, content: str | bytes, at: Place) -> int:
-    """Return the line on which the key `mesh` of the ConfigMap at a place stands."""
+def _value_line(path: str, content: str | bytes, at: Place, key: str) -> int:
+    """Return the line on which a key of the ConfigMap at a place stands."""
     for chunk in chunks_of(path, content):
         if digest_of(chunk) == at.digest:
-            return at.line + object_line(Chunk(chunk.text, 1), at.path, "data.mesh") - 1
+            return at.line + object_line(Chunk(chunk.text, 1), at.path, f"data.{key}") - 1
     return at.line
 
 

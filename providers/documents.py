@@ -8,10 +8,17 @@ that they cannot disagree. Documents whose text is unchanged are not read again.
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from pilothouse.api import paths
-from pilothouse.api.decode import Decoded, decode, decode_mesh_config, expand
+from pilothouse.api.decode import (
+    Decoded,
+    decode,
+    decode_mesh_config,
+    decode_mesh_networks,
+    expand,
+)
+from pilothouse.api.kinds import MESH_CONFIG, MESH_NETWORKS
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.providers.yaml_loader import (
     Chunk,
@@ -153,45 +160,59 @@ def findings_of(path: str, readings: tuple[DocumentReading, ...]) -> Iterator[Fi
 
 @dataclass(frozen=True, slots=True)
 class MeshReading:
-    """The mesh config as read; the lines of its findings are those of the file."""
+    """The mesh config or its networks as read; findings have the lines of the file."""
 
     row: Any
     findings: tuple[Finding, ...]
 
 
-def read_mesh_config(path: str, content: str | bytes) -> MeshReading:
-    """Read a mesh config file: the mesh config itself, or a ConfigMap with it as `mesh`."""
+class MeshPart(NamedTuple):
+    """One of the two things a mesh's ConfigMap holds: its kind here, and the key it is under."""
+
+    kind: str
+    key: str
+
+    def decode(self, data: Any) -> Decoded:
+        """Decode the part's data."""
+        return (decode_mesh_config if self.kind == MESH_CONFIG else decode_mesh_networks)(data)
+
+
+MESH_PARTS: Final = (MeshPart(MESH_CONFIG, "mesh"), MeshPart(MESH_NETWORKS, "meshNetworks"))
+
+
+def read_mesh_file(part: MeshPart, path: str, content: str | bytes) -> MeshReading:
+    """Read a file with a part itself, or with a ConfigMap that has it under its key."""
     try:
         chunks = list(chunks_of(path, content))
         if not chunks:
-            return MeshReading(decode_mesh_config({}).object, ())
+            return MeshReading(part.decode({}).object, ())
         chunk = chunks[0]
         found = [parse_json(chunk.text)] if is_json(path) else parse_chunk(chunk, {})
     except YamlError as error:
         broken = _broken(b"", 1, error).broken
         assert broken is not None  # noqa: S101 (for the type checker: it was just made)
-        ref = replace(broken.ref, kind="MeshConfig", name="mesh", file=path)
+        ref = replace(broken.ref, kind=part.kind, name="mesh", file=path)
         return MeshReading(None, (replace(broken, ref=ref),))
     data = found[0] if found else {}
     if isinstance(data, dict) and data.get("kind") == "ConfigMap":
         inner = data.get("data")
-        text = inner.get("mesh", "") if isinstance(inner, dict) else ""
-        return read_mesh_text(path, str(text), line_of(chunk, "data.mesh"))
-    decoded = decode_mesh_config(data)
+        text = inner.get(part.key, "") if isinstance(inner, dict) else ""
+        return read_mesh_text(part, path, str(text), line_of(chunk, f"data.{part.key}"))
+    decoded = part.decode(data)
     located = _in_file(path, chunk, decoded.findings, 0)
     return MeshReading(decoded.object, tuple(located))
 
 
-def read_mesh_text(path: str, text: str, line_before: int) -> MeshReading:
-    """Read the mesh config from a ConfigMap's value, which begins after a line of its file."""
+def read_mesh_text(part: MeshPart, path: str, text: str, line_before: int) -> MeshReading:
+    """Read a part from a ConfigMap's value, which begins after a line of its file."""
     inner = Chunk(to_text(text), 1)
     try:
         found = parse_chunk(inner, {})
     except YamlError as error:
-        ref = ConfigRef("MeshConfig", "", "mesh", "", path, line_before + error.line)
+        ref = ConfigRef(part.kind, "", "mesh", "", path, line_before + error.line)
         finding = Finding(Severity.ERROR, "Unreadable", ref, error.problem, _UNREADABLE)
         return MeshReading(None, (finding,))
-    decoded = decode_mesh_config(found[0] if found else {})
+    decoded = part.decode(found[0] if found else {})
     located = _in_file(path, inner, decoded.findings, line_before)
     return MeshReading(decoded.object, tuple(located))
 

@@ -6,6 +6,7 @@ Reads only what changed; survives a directory that vanishes and comes back.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from pilothouse.api.kinds import MESH_CONFIG, MESH_NETWORKS
 from pilothouse.api.meta import ObjectKey
 from pilothouse.errors import SourceError
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
@@ -52,28 +54,35 @@ log = structlog.get_logger()
 
 class FileStore:
     """
-    A directory of config files, and optionally a mesh config file beside it.
+    A directory of config files, and optionally files of mesh config and networks beside it.
 
     Raises SourceError from `scan` if the directory or the mesh config file is not there.
     """
 
     def __init__(
-        self, root: Path, *, mesh_config: Path | None = None, root_namespace: str = ROOT_NAMESPACE
+        self,
+        root: Path,
+        *,
+        mesh_config: Path | None = None,
+        mesh_networks: Path | None = None,
+        root_namespace: str = ROOT_NAMESPACE,
     ) -> None:
         """Read nothing yet."""
         self._root = root
-        self._mesh_config = mesh_config
+        files = {MESH_CONFIG: mesh_config, MESH_NETWORKS: mesh_networks}
+        self._mesh_files = {kind: file for kind, file in files.items() if file is not None}
         self._state = DirectoryState(root_namespace)
         self._stamps: dict[str, Stamp] = {}
-        self._mesh_stamp: Stamp | None = None
+        self._mesh_stamps: dict[str, Stamp] = {}
         self._is_gone = False
 
     def scan(self) -> list[Change]:
         """Read everything once; return every object."""
         if not self._root.is_dir():
             raise SourceError(f"The config directory {self._root} does not exist.")
-        if self._mesh_config is not None and not self._mesh_config.is_file():
-            raise SourceError(f"The mesh config file {self._mesh_config} does not exist.")
+        for file in self._mesh_files.values():
+            if not file.is_file():
+                raise SourceError(f"The mesh config file {file} does not exist.")
         changes = self.refresh()
         self._state.forget_lines()
         return changes
@@ -84,7 +93,7 @@ class FileStore:
 
         `tree` is what was just found there, if somebody looked already.
         """
-        changes = self._refresh_mesh_config()
+        changes = self._refresh_mesh_files()
         self._is_gone = not self._root.is_dir()
         if self._is_gone:
             return changes  # a folder that is away for a moment must not take the mesh with it
@@ -160,14 +169,14 @@ class FileStore:
             self._report(partial(self._read_again, names), on_change)
 
     def _followed(self, tree: Tree) -> list[str]:
-        if self._mesh_config is None:
-            return tree.folders
-        return [*tree.folders, str(self._mesh_config.absolute().parent)]
+        beside = (str(file.absolute().parent) for file in self._mesh_files.values())
+        return list(dict.fromkeys((*tree.folders, *beside)))
 
     def _names(self, paths: frozenset[str]) -> list[str]:
         """Return the config files among paths below the root, by name; note the mesh config."""
-        if self._mesh_config is not None and str(self._mesh_config.absolute()) in paths:
-            self._mesh_stamp = None
+        for kind, file in self._mesh_files.items():
+            if str(file.absolute()) in paths:
+                self._mesh_stamps.pop(kind, None)
         prefix = f"{self._root}/"
         return [
             path.removeprefix(prefix)
@@ -177,7 +186,7 @@ class FileStore:
 
     def _read_again(self, names: list[str]) -> list[Change]:
         """Read files even if size and time are the same: clocks of files are coarse."""
-        changes = self._refresh_mesh_config()
+        changes = self._refresh_mesh_files()
         for name in names:
             self._stamps[name] = stamp_of(self._path(name)) or UNKNOWN
             changes.extend(self._read(name))
@@ -218,18 +227,16 @@ class FileStore:
             pass  # the file changed meanwhile; its first line is still the best answer
         return replace(ref, file=name, line=line)
 
-    def _refresh_mesh_config(self) -> list[Change]:
-        path = self._mesh_config
-        if path is None:
-            return []
-        stamp = stamp_of(str(path))
-        if stamp is None or stamp == self._mesh_stamp:
-            return []  # a file that is away for a moment keeps its last good version
-        self._mesh_stamp = stamp
-        try:
-            return self._state.update_mesh_file(str(path), path.read_bytes())
-        except OSError:
-            return []
+    def _refresh_mesh_files(self) -> list[Change]:
+        changes = []
+        for kind, file in self._mesh_files.items():
+            stamp = stamp_of(str(file))
+            if stamp is None or stamp == self._mesh_stamps.get(kind):
+                continue  # a file that is away for a moment keeps its last good version
+            self._mesh_stamps[kind] = stamp
+            with contextlib.suppress(OSError):
+                changes += self._state.update_mesh_file(str(file), file.read_bytes(), kind)
+        return changes
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -29,14 +29,18 @@ class Snapshot:
 
 
 def take_snapshot(
-    proxy: Proxy, config_dir: Path, mesh_config: Path | None, domain: str
+    proxy: Proxy,
+    config_dir: Path,
+    mesh_config: Path | None,
+    domain: str,
+    mesh_networks: Path | None = None,
 ) -> Snapshot:
     """
     Read a directory and compute everything that one proxy would ask for.
 
     Raises: SourceError: The directory cannot be read.
     """
-    store = FileStore(config_dir, mesh_config=mesh_config)
+    store = FileStore(config_dir, mesh_config=mesh_config, mesh_networks=mesh_networks)
     graph = Graph()
     graph.commit(
         [

@@ -105,6 +105,7 @@ def read_proxy(node: Node | None) -> Proxy:
         dns_capture=_flag(metadata.get("DNS_CAPTURE")),
         http10=_flag(metadata.get("HTTP10")),
         idle_timeout=_duration(metadata.get("IDLE_TIMEOUT")),
+        networks=tuple(sorted(_texts(metadata.get("REQUESTED_NETWORK_VIEW")))),
         config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),

@@ -17,6 +17,7 @@ from pilothouse.model.classes import EndpointView
 from pilothouse.model.endpoint_policy import Client, EndpointPolicy, endpoint_policy
 from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
 from pilothouse.model.names import ClusterName
+from pilothouse.model.networks import Reach, network_gateways, through_gateways
 from pilothouse.model.policies import MergedRule, RuleQuestion, governing_rule, merged_rule
 from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
@@ -56,6 +57,7 @@ class AssignmentKey(NamedTuple):
     service: ServiceKey
     labels: tuple[tuple[str, str], ...]
     policy: EndpointPolicy
+    reach: Reach | None = None
 
 
 @query
@@ -80,7 +82,8 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
         return None
     policy = endpoint_policy(ctx, owner, name.port, name.subset, rule)
     client = policy.seen_by(asked.view.labels)
-    return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy))
+    reach = asked.view.reach
+    return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy, reach))
 
 
 def labels_of_subset(rule: MergedRule | None, subset: str) -> tuple[tuple[str, str], ...] | None:
@@ -101,9 +104,13 @@ def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
         return None
     every = ctx.get(endpoints, EndpointsKey(key.service, key.name.port))
     client = dict(key.client)
-    chosen = (
-        endpoint for endpoint in key.policy.kept(every, client) if endpoint.has_labels(key.labels)
-    )
+    meant = (each for each in key.policy.meant(every, client) if each.has_labels(key.labels))
+    if key.reach is None:
+        chosen = (each for each in meant if each.address)
+    else:
+        gateways = ctx.get(network_gateways, None)
+        crosses = key.policy.crosses_networks
+        chosen = through_gateways(meant, gateways, key.reach, crosses=crosses)
     if key.labels and every and not any(each.has_labels(key.labels) for each in every):
         ctx.report(_empty_subset(owner, key))
     if key.policy.is_node_local and not client.get(NODE_LABEL):

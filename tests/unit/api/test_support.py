@@ -10,6 +10,7 @@ from msgspec import inspect
 from pilothouse.api.decode import decode, decode_mesh_config
 from pilothouse.api.kinds import KINDS
 from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.mesh_networks import MeshNetworks
 from pilothouse.api.opaque import Opaque
 from pilothouse.api.support import LEDGER, Outcome, struct_within
 
@@ -17,7 +18,7 @@ from pilothouse.api.support import LEDGER, Outcome, struct_within
 def _messages() -> Iterator[type[msgspec.Struct]]:
     """Every message type that an Istio object or the mesh config is made of."""
     rows = dict.fromkeys(kind.row for kind in KINDS if kind.is_istio and kind.row is not Opaque)
-    waiting = [MeshConfig, *(msgspec.structs.fields(row)[1].type for row in rows)]
+    waiting = [MeshConfig, MeshNetworks, *(msgspec.structs.fields(row)[1].type for row in rows)]
     seen: set[type[msgspec.Struct]] = set()
     while waiting:
         message = waiting.pop()

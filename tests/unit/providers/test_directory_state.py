@@ -210,3 +210,21 @@ def test_validation_says_what_the_store_says() -> None:
     found: tuple[Finding, ...] = validate_texts(texts)
     assert found == state.findings()
     assert {each.ref.file for each in found} == {"a.yaml", "b.yaml"}
+
+
+def test_the_networks_of_the_config_map_and_of_a_file() -> None:
+    """MN-01: a key of the ConfigMap beside the mesh config; a file wins over it."""
+    text = MESH_MAP.format("") + "  meshNetworks: |\n    networks:\n      a: {{{}}}\n"
+    state = DirectoryState()
+    changes = state.update("m.yaml", text.format(""))
+    assert [each.kind for each in changes] == ["ConfigMap", "MeshConfig", "MeshNetworks"]
+    assert changes[2].row is not None
+    assert set(changes[2].row.networks) == {"a"}
+    state.update("m.yaml", text.format("gateways: [{port: 1}]"))
+    [finding] = state.findings()
+    assert str(finding.ref) == "MeshNetworks mesh networks.a.gateways[0] (m.yaml:12)"
+    [change] = state.update_mesh_file("n.yaml", "networks: {b: {}}\n", "MeshNetworks")
+    assert change.row is not None
+    assert set(change.row.networks) == {"b"}
+    changes = state.update("m.yaml", None)
+    assert [each.kind for each in changes] == ["ConfigMap", "MeshConfig"]
