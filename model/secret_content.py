@@ -32,6 +32,9 @@ TRUST_KEYS: Final = ("cacert", "ca.crt")
 REVOCATION_KEYS: Final = ("crl", "ca.crl")
 STAPLE_KEY: Final = "tls.ocsp-staple"
 
+UNUSABLE: Final = "SecretUnusable"
+EXPIRED: Final = "SecretExpired"
+
 _SMALLEST_RSA_BITS: Final = 2_048
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
@@ -91,12 +94,12 @@ def credential(ctx: Ctx, key: CredentialKey) -> KeyMaterial | TrustMaterial | No
     try:
         made = trust_material(ref, values) if key.is_ca else key_material(ref, values)
     except BadCredential as fault:
-        ctx.report(Finding(Severity.ERROR, "SecretUnusable", ref, str(fault), fault.remedy))
+        ctx.report(Finding(Severity.ERROR, UNUSABLE, ref, str(fault), fault.remedy))
         return None
     staple = values.get(STAPLE_KEY, b"")
     if isinstance(made, KeyMaterial) and staple and not made.staple:
         message = f"{STAPLE_KEY} is no OCSP response; the certificate is sent without."
-        ctx.report(Finding(Severity.WARNING, "SecretUnusable", ref, message))
+        ctx.report(Finding(Severity.WARNING, UNUSABLE, ref, message))
     return made
 
 
@@ -109,7 +112,7 @@ def has_ended(ctx: Ctx, key: CredentialKey) -> bool:
         return False
     message = f"Its certificate ended on {found.not_after:%Y-%m-%d}; it is sent all the same."
     remedy = "Renew it; peers refuse it."
-    ctx.report(Finding(Severity.WARNING, "SecretExpired", found.source, message, remedy))
+    ctx.report(Finding(Severity.WARNING, EXPIRED, found.source, message, remedy))
     return True
 
 

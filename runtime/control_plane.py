@@ -7,21 +7,32 @@ one is said at once; then the config is read and committed; only then are stream
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import structlog
 from aiohttp import web
 
 from pilothouse.api.mesh_config import MeshConfig
-from pilothouse.certs.authority import Authority
+from pilothouse.certs.authority import Authority, LocalIssuer
 from pilothouse.certs.callers import Callers, CertificateAuthenticator
 from pilothouse.certs.client_certificates import ClientCertificates
 from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.server_tls import ServerTls
 from pilothouse.graph.core import Graph
-from pilothouse.model.inputs import DOMAIN, MESH_CONFIG, TABLES, THE_MESH, MeshDomain
+from pilothouse.model.inputs import (
+    CLOCK,
+    DOMAIN,
+    MESH_CONFIG,
+    TABLES,
+    THE_MESH,
+    TRUST_BUNDLE,
+    MeshDomain,
+)
+from pilothouse.model.issued_certificates import Clock
+from pilothouse.model.proxies import Proxy
+from pilothouse.model.trust import TrustBundle
 from pilothouse.providers.directory_state import Change
 from pilothouse.providers.files import FileStore
 from pilothouse.runtime import memory
@@ -33,12 +44,14 @@ from pilothouse.runtime.findings import FindingsLog
 from pilothouse.runtime.inspection import ServerInspection
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.monitoring import monitoring_app
-from pilothouse.runtime.observer import StreamObserver
+from pilothouse.runtime.observer import ProxyFollower, StreamObserver
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.secure_port import SecurePort
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.tidy import Tidier
+from pilothouse.runtime.workload_certificates import WorkloadCertificates
 from pilothouse.translators.envoy import roots
+from pilothouse.translators.envoy.secrets import SECRET_FAULTS
 from pilothouse.xds.auth import inspect_everything
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
@@ -48,6 +61,7 @@ SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "localhost", "
 """What the TLS port answers for; agents verify the first, whatever address they dial."""
 
 _LOOK_AT_CERTIFICATE_SECONDS = 60.0
+_TELL_TIME_SECONDS = 3_600.0
 _REPORT_AFTER_SECONDS = 0.05
 """How long a look for findings waits, as it must not take the time of the pushes that go first."""
 
@@ -75,9 +89,11 @@ class ControlPlane:
         self._findings_changed = asyncio.Event()
         self.streams = Streams(
             self.publisher,
-            observer=StreamObserver(self.metrics, self._findings_changed.set),
+            observer=StreamObserver(self.metrics, self._findings_changed.set, self._followers),
             clock=time.monotonic,
+            prepare=self._prepare,
         )
+        self.workload_certificates: WorkloadCertificates | None = None
         self.cycle = CommitCycle(
             self.graph,
             TABLES,
@@ -134,6 +150,11 @@ class ControlPlane:
                         tasks.create_task(self.secure_port.run(), name="secure port"),
                         tasks.create_task(self._renew_certificate(), name="certificate"),
                     ]
+                running.append(tasks.create_task(self._tell_time(), name="clock"))
+                if self.workload_certificates is not None:
+                    running.append(
+                        tasks.create_task(self.workload_certificates.run(), name="certificates")
+                    )
                 self.streams.set_ready()
                 on_ready(ports)
                 log.info("server.ready", config_dir=str(self.settings.config_dir), **_shown(ports))
@@ -189,6 +210,13 @@ class ControlPlane:
             authority = Authority.create(trust_domain, now)
         else:
             authority = Authority.open(self.settings.ca_dir, trust_domain, now)
+        self.cycle.offer([(TRUST_BUNDLE.name, THE_MESH, TrustBundle(roots_pem=authority.root_pem))])
+        self.workload_certificates = WorkloadCertificates(
+            LocalIssuer(authority, _utc_now),
+            self.cycle.put,
+            clock=_utc_now,
+            registry=self.metrics.registry,
+        )
         return ServerTls(authority, SERVER_NAMES, _utc_now)
 
     async def _load(self) -> None:
@@ -196,6 +224,7 @@ class ControlPlane:
         with memory.without_collections():
             changes = self.store.scan()
             self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
+            self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
             await self.cycle.commit_now()
         seconds = time.monotonic() - started
         log.info("config.loaded", objects=len(changes), seconds=round(seconds, 3))
@@ -218,6 +247,19 @@ class ControlPlane:
     async def _publish(self) -> None:
         await self.publisher.publish()
         self._findings_changed.set()
+
+    def _followers(self) -> Iterator[ProxyFollower]:
+        if self.workload_certificates is not None:
+            yield self.workload_certificates
+
+    async def _prepare(self, proxy: Proxy) -> None:
+        if self.workload_certificates is not None:
+            await self.workload_certificates.prepare(proxy)
+
+    async def _tell_time(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_TIME_SECONDS)
+            self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
 
     def _mesh_config(self) -> MeshConfig:
         return self.graph.store(MESH_CONFIG).rows.get(THE_MESH) or MeshConfig()
@@ -250,6 +292,9 @@ class ControlPlane:
             self._findings_changed.clear()
             counts = known.update(self.inspection.unlocated_findings(), self.inspection.located)
             self.metrics.found(counts)
+            self.metrics.secrets_failed(
+                sum(finding.code in SECRET_FAULTS for finding in known.appeared)
+            )
 
 
 def _material(tls: ServerTls) -> Material:

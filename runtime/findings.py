@@ -25,11 +25,12 @@ def same_thing(finding: Finding) -> Finding:
 
 
 class FindingsLog:
-    """Remembers which findings were logged."""
+    """Remembers which findings were logged; `appeared` are the new ones of the last update."""
 
     def __init__(self) -> None:
         """Start with nothing found."""
         self._known: dict[Finding, Finding] = {}
+        self.appeared: tuple[Finding, ...] = ()
 
     def update(
         self,
@@ -43,6 +44,7 @@ class FindingsLog:
         """
         current = {same_thing(finding): finding for finding in findings}
         new = sorted(current.keys() - self._known.keys(), key=lambda f: (-f.severity, f))
+        self.appeared = tuple(new)
         gone = sorted(self._known.keys() - current.keys())
         for key in new[:MAX_LINES]:
             _log_new(locate(current[key]))

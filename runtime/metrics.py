@@ -138,6 +138,11 @@ class Metrics:
             "pilothouse_findings", "Current findings about config.", ["severity"],
             registry=registry,
         )  # fmt: skip
+        self._secret_errors = _counter(
+            registry,
+            "pilot_sds_certificate_errors",
+            "Secrets that proxies asked for and could not be given.",
+        )
         self._findings = {s: findings.labels(s.name.lower()) for s in Severity}
 
     # -- what xds tells ---------------------------------------------------------------------------
@@ -229,6 +234,10 @@ class Metrics:
         """Set the number of current findings."""
         for severity, child in self._findings.items():
             child.set(counts.get(severity, 0))
+
+    def secrets_failed(self, count: int) -> None:
+        """Count secrets that are newly refused, missing or unusable (D-Z-5)."""
+        self._secret_errors.inc(count)
 
     # -- out --------------------------------------------------------------------------------------
 

@@ -5,11 +5,12 @@ Counts everything, logs what people ask about: who came, went, was refused, and 
 rejected, with the objects at fault. Error texts come cut to a bounded length.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 import structlog
 
+from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import SHORT_NAMES
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.xds.progress import Acked
@@ -19,12 +20,30 @@ from pilothouse.xds.status import StreamInfo
 MAX_LISTED: Final = 10
 
 
+class ProxyFollower(Protocol):
+    """Somebody who has something for each connected proxy."""
+
+    def connected(self, proxy: Proxy) -> None:
+        """A stream was let in."""
+        ...
+
+    def disconnected(self, proxy: Proxy) -> None:
+        """A stream has ended."""
+        ...
+
+
 class StreamObserver:
     """The observer of a server's streams."""
 
-    def __init__(self, metrics: Metrics, on_rejection: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        on_rejection: Callable[[], None],
+        followers: Callable[[], Iterable["ProxyFollower"]] = tuple,
+    ) -> None:
         """Count into `metrics`; `on_rejection` is called when findings may have changed."""
         self._metrics = metrics
+        self._followers = followers
         self._on_rejection = on_rejection
         self._labels: dict[int, str] = {}
         # Bound once: finding the configured logger anew costs more than a filtered-out line.
@@ -33,12 +52,16 @@ class StreamObserver:
     def connected(self, stream: StreamInfo) -> None:
         """Count and log a proxy that was let in."""
         self._labels[stream.number] = self._metrics.connected(stream.proxy.istio_version)
+        for follower in self._followers():
+            follower.connected(stream.proxy)
         self._log.info("xds.connected", **_who(stream), variant=stream.variant.value)
 
     def disconnected(self, stream: StreamInfo, reason: str) -> None:
         """Count and log the end of a stream."""
         self._metrics.disconnected(self._labels.pop(stream.number))
         self._on_rejection()  # what it refused is no longer in use
+        for follower in self._followers():
+            follower.disconnected(stream.proxy)
         self._log.info("xds.disconnected", **_who(stream), **({"reason": reason} if reason else {}))
 
     def refused(self, peer: str, reason: str) -> None:

@@ -25,6 +25,7 @@ from pilothouse.model.names import BadName
 from pilothouse.model.resource import SDS, Resource
 from pilothouse.model.secret_access import SecretReader, refusal
 from pilothouse.model.secret_content import (
+    UNUSABLE,
     CredentialKey,
     KeyMaterial,
     TrustMaterial,
@@ -35,6 +36,8 @@ from pilothouse.translators.envoy.encoding import encode
 
 REFUSED: Final = "SecretRefused"
 MISSING: Final = "SecretMissing"
+SECRET_FAULTS: Final = frozenset({REFUSED, MISSING, UNUSABLE})
+"""Codes of findings that mean that a proxy does not have a secret it asked for (D-Z-5)."""
 
 _WORKLOAD_NAMES: Final = frozenset({WORKLOAD, BUILTIN})
 _ROOT_NAMES: Final = frozenset({ROOTS, BUILTIN + CA_SUFFIX})
