@@ -23,6 +23,9 @@ COMMANDS: Final = {
     "bootstrap": LazyCommand(
         "pilothouse.cli.bootstrap", "bootstrap_command", "Write what an Envoy starts with."
     ),
+    "token": LazyCommand(
+        "pilothouse.cli.token", "token", "Make, list and revoke tokens of workloads."
+    ),
     "version": LazyCommand("pilothouse.cli.version", "version", "Show the version."),
 }
 """``discovery`` is how istiod's own command is called."""

@@ -36,7 +36,7 @@ from pilothouse.certs.front.tls import BadMaterial, server_context
 
 _SHUTDOWN_SECONDS: Final = 5.0
 """How long a client that is told goodbye may take to read what was written."""
-_LAST_WORDS_SECONDS: Final = 1.0
+_LAST_WORDS_SECONDS: Final = 0.5
 """How long what the server wrote last may take to reach the clients when all ends."""
 _RETRY_ACCEPT_SECONDS: Final = 0.1
 _TELL_EVERY_SECONDS: Final = 1.0

@@ -107,6 +107,7 @@ class TlsFront:
         self._writer: asyncio.StreamWriter | None = None
         self._reader: asyncio.StreamReader | None = None
         self._configured: asyncio.Future[str] | None = None
+        self._updating = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -147,16 +148,20 @@ class TlsFront:
 
         Raises: FrontFailed: It cannot be used; the front goes on with what it has.
         """
-        if self._writer is None:
+        async with self._updating:
+            if material == self._material:
+                return
+            if self._writer is not None:
+                self._configured = asyncio.get_running_loop().create_future()
+                self._tell(Configure(material=material, limits=self._limits))
+                try:
+                    async with asyncio.timeout(_START_SECONDS):
+                        problem = await self._configured
+                except TimeoutError:
+                    problem = "it does not answer"
+                if problem:
+                    raise FrontFailed(problem)
             self._material = material
-            return
-        self._configured = asyncio.get_running_loop().create_future()
-        self._tell(Configure(material=material, limits=self._limits))
-        async with asyncio.timeout(_START_SECONDS):
-            problem = await self._configured
-        if problem:
-            raise FrontFailed(problem)
-        self._material = material
 
     async def stop(self) -> None:
         """End the front; it passes on what gRPC wrote last."""

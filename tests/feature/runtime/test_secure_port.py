@@ -1,5 +1,6 @@
-"""The TLS port: who has no certificate of our root gets nothing, and nobody is somebody else."""
+"""The secure port: who proves nothing gets nothing, and nobody is somebody else."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +16,13 @@ from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
     DeltaDiscoveryResponse,
 )
 from pilothouse.certs.authority import Authority, KeyPair
+from pilothouse.certs.tokens import TokenStore
 from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS
 from pilothouse.runtime.settings import Settings
 
+CLIENT = WorkloadIdentity("cluster.local", "default", "client")
+CLAIMS = {"NAMESPACE": "default", "SERVICE_ACCOUNT": "client"}
 NODE_ID = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local"
 
 
@@ -47,16 +51,17 @@ def svid(authority: Authority, namespace: str = "default", account: str = "clien
 
 
 async def first_answer(
-    server: Serving, root: bytes, pair: KeyPair | None, **claims: str
+    server: Serving, root: bytes, pair: KeyPair | None, token: str = "", **claims: str
 ) -> DeltaDiscoveryResponse:
     """Ask for clusters over TLS as the node that `claims` describe."""
     credentials = grpc.ssl_channel_credentials(
         root, pair.key_pem if pair else None, pair.certificate_pem if pair else None
     )
-    metadata = {"NAMESPACE": "default", "SERVICE_ACCOUNT": "client", **claims}
+    metadata = {**CLAIMS, **claims}
     request = DeltaDiscoveryRequest(type_url=CDS, node=node(NODE_ID, metadata))
     async with grpc.aio.secure_channel(str(server.ports.secure_grpc), credentials) as channel:
-        call = channel.stream_stream(ADS + "DeltaAggregatedResources")(timeout=10)
+        headers = [("authorization", f"Bearer {token}")] if token else None
+        call = channel.stream_stream(ADS + "DeltaAggregatedResources")(timeout=10, metadata=headers)
         await call.write(request.SerializeToString())
         data = await call.read()
         if data is grpc.aio.EOF:
@@ -111,3 +116,36 @@ async def test_server_certificate_as_client(secure: Serving, authority: Authorit
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAVAILABLE,  # the handshake refuses it for its use already
     }
+
+
+async def test_a_token_is_served(secure: Serving, authority: Authority, tmp_path: Path) -> None:
+    """A token made while the server runs stands for a certificate; impersonation does not help."""
+    store = TokenStore(tmp_path / "ca")
+    token, _ = store.create(CLIENT, datetime.now(UTC))
+    answer = await first_answer(secure, authority.root_pem, None, token)
+    assert answer.resources
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await first_answer(secure, authority.root_pem, None, token, SERVICE_ACCOUNT="admin")
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_stream_ends_when_its_token_is_revoked(
+    secure: Serving, authority: Authority, tmp_path: Path
+) -> None:
+    """Revocation counts for streams that live, and for those that come (ADR 16)."""
+    store = TokenStore(tmp_path / "ca")
+    token, record = store.create(CLIENT, datetime.now(UTC))
+    request = DeltaDiscoveryRequest(type_url=CDS, node=node(NODE_ID, CLAIMS))
+    credentials = grpc.ssl_channel_credentials(authority.root_pem)
+    headers = [("authorization", f"Bearer {token}")]
+    async with grpc.aio.secure_channel(str(secure.ports.secure_grpc), credentials) as channel:
+        call = channel.stream_stream(ADS + "DeltaAggregatedResources")(metadata=headers)
+        await call.write(request.SerializeToString())
+        assert await call.read() is not grpc.aio.EOF
+        store.revoke(record.id, datetime.now(UTC))
+        async with asyncio.timeout(20):
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await first_answer(secure, authority.root_pem, None, token)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert caught.value.details() == "authentication failure"

@@ -1,13 +1,17 @@
-"""On the TLS port a proxy is who its certificate says."""
+"""On the secure port a proxy is who its credential says, and sees what is its own."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from pilothouse.certs.callers import Caller, How
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.proxies import NodeType, Proxy
-from pilothouse.runtime.authorization import only_itself
-from pilothouse.xds.auth import NotAuthorized
+from pilothouse.runtime.authorization import OperatorsSeeAll, verified
+from pilothouse.xds.auth import NotAuthorized, Verified, identified
 
-URI = "peer_uri"
-ALICE = b"spiffe://cluster.local/ns/default/sa/alice"
+ALICE = WorkloadIdentity("cluster.local", "default", "alice")
 
 
 def proxy(namespace: str = "default", account: str = "alice") -> Proxy:
@@ -24,33 +28,48 @@ def proxy(namespace: str = "default", account: str = "alice") -> Proxy:
 
 
 def test_own_identity_is_accepted() -> None:
-    """Namespace and service account match (C-A-8); names of other kinds do not count."""
-    only_itself({URI: [ALICE]}, proxy())
-    only_itself({URI: [ALICE], "x509_subject_alternative_name": [b"bob.example", ALICE]}, proxy())
+    """Namespace and service account match, and the proxy gets its identity (C-A-8)."""
+    assert identified(proxy(), Verified(identity=ALICE)) == replace(proxy(), identity=ALICE)
+
+
+def test_the_trust_domain_is_not_compared() -> None:
+    """The node does not say one; that it is one of the mesh was checked before (C-A-8, C-R-13)."""
+    elsewhere = WorkloadIdentity("old.example", "default", "alice")
+    assert identified(proxy(), Verified(identity=elsewhere)).identity == elsewhere
 
 
 @pytest.mark.parametrize(
     ("namespace", "account"), [("other", "alice"), ("default", "bob"), ("default", "")]
 )
 def test_other_identity_is_refused(namespace: str, account: str) -> None:
-    """What the node claims beyond its certificate is refused (C-A-8)."""
-    with pytest.raises(NotAuthorized, match="The certificate says spiffe://"):
-        only_itself({URI: [ALICE]}, proxy(namespace, account))
+    """What the node claims beyond its credential is refused (C-A-8)."""
+    with pytest.raises(NotAuthorized, match="The credential says spiffe://"):
+        identified(proxy(namespace, account), Verified(identity=ALICE))
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        [],
-        [b"https://alice.example"],
-        [ALICE, ALICE],
-        [b"spiffe://cluster.local/x"],
-        [b"spiffe://\xff"],
-    ],
-)
-def test_no_single_identity_is_refused(names: list[bytes]) -> None:
-    """No identity, several, or a malformed one: fail closed (C-R-13)."""
-    with pytest.raises(NotAuthorized):
-        only_itself({URI: names}, proxy())
-    with pytest.raises(NotAuthorized):
-        only_itself({"x509_subject_alternative_name": [ALICE]}, proxy())
+def test_where_nobody_is_known_a_proxy_has_no_identity() -> None:
+    """The plaintext port lets everybody be who they say, and calls nobody verified (C-A-7)."""
+    assert identified(proxy("other"), None).identity is None
+
+
+def test_operators_see_all_and_others_themselves() -> None:
+    """The status service: the root namespace sees everything, a proxy its own identity (Y-5)."""
+    may_see = OperatorsSeeAll(lambda: "istio-system")
+    known, nobody = replace(proxy(), identity=ALICE), proxy()
+    operator = Verified(identity=WorkloadIdentity("cluster.local", "istio-system", "ops"))
+    bob = Verified(identity=replace(ALICE, service_account="bob"))
+    assert may_see(operator, known)
+    assert may_see(operator, nobody)
+    assert may_see(Verified(identity=ALICE), known)
+    assert not may_see(bob, known)
+    assert not may_see(Verified(identity=ALICE), nobody)
+    assert not may_see(None, known)
+
+
+def test_what_streams_are_told_of_a_caller() -> None:
+    """The end of the credential is the end of the stream, in seconds of the epoch."""
+    ends_at = datetime(2030, 1, 1, tzinfo=UTC)
+    caller = Caller(identity=ALICE, how=How.TOKEN, credential="token:1", ends_at=ends_at)
+    told = verified(caller)
+    assert told.ends_at_epoch_seconds == ends_at.timestamp()
+    assert told.credential == "token:1"

@@ -1,0 +1,55 @@
+"""
+Whom this server knows: the chain of authenticators, and the end of what they accepted.
+
+A stream lives long, its credential may not: streams of a revoked token end within seconds, and
+each ends with the life of its credential (`pilothouse.xds.streams` sees to that).
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from pilothouse.certs.callers import Authenticator, Callers, CertificateAuthenticator
+from pilothouse.certs.token_callers import TokenAuthenticator
+from pilothouse.runtime.caller_log import CallerLog
+from pilothouse.xds.streams import Streams
+
+_LOOK_SECONDS: Final = 1.0
+REVOKED: Final = "the credential was revoked"
+
+log = structlog.get_logger()
+
+
+class KnownCallers:
+    """The chain of a server."""
+
+    def __init__(
+        self,
+        *,
+        ca_dir: Path | None,
+        trust_domains: Callable[[], Collection[str]],
+        caller_log: CallerLog,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Know certificates, and tokens of `ca_dir` if there is one."""
+        self._tokens = (
+            TokenAuthenticator(ca_dir, clock, trust_domains) if ca_dir is not None else None
+        )
+        chain: list[Authenticator] = [CertificateAuthenticator(clock)]
+        if self._tokens is not None:
+            chain.append(self._tokens)
+        self.chain = Callers(chain, caller_log)
+
+    async def end_revoked(self, streams: Streams) -> None:
+        """End streams whose token is revoked, soon after it is, until cancelled."""
+        if self._tokens is None:
+            return
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            ended = streams.end(self._tokens.is_void, REVOKED)
+            if ended:
+                log.info("callers.revoked", streams_ended=ended)
