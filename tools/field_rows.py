@@ -167,8 +167,13 @@ _MESH: Final = {
     "concurrency=PC-01 image=PC-01 proxy_metadata=PC-11 *=PC-12",
 }
 
+_SECURITY: Final = {
+    "PeerAuthenticationSpec": "port_level_mtls=S-PA-2 *=S-PA-1",
+    "MutualTls": "*=S-PA-1",
+}
 
-GROUPS: Final = (_VIRTUAL_SERVICE, _DESTINATION_RULE, _WORKLOADS, _GATEWAY, _MESH)
+
+GROUPS: Final = (_VIRTUAL_SERVICE, _DESTINATION_RULE, _WORKLOADS, _GATEWAY, _MESH, _SECURITY)
 
 
 def row_of(message: str, field: str) -> str:
