@@ -49,7 +49,7 @@ def in_every_domain(names: Iterable[str], domains: tuple[str, ...]) -> tuple[str
     found: set[str] = set()
     for name in names:
         domain, _, path = name.removeprefix(SPIFFE).partition("/")
-        if name.startswith(SPIFFE) and domain in domains:
+        if name.startswith(SPIFFE) and path and domain in domains:
             found.update(f"{SPIFFE}{each}/{path}" for each in domains)
         else:
             found.add(name)
