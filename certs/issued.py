@@ -5,10 +5,15 @@ Values only: they cross the pipe to the signing process (`pilothouse.certs.signi
 answers of the certificate service and into rows of the graph. A private key is never in a repr.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 import msgspec
+
+DEFAULT_TTL: Final = timedelta(hours=24)
+LONGEST_TTL: Final = timedelta(days=90)
+"""Lifetimes of workloads' certificates; istiod's (C-S-5)."""
 
 
 class KeyAlgorithm(StrEnum):

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pilothouse.certs.csr import PublicKey, SigningRequest, read_csr
-from pilothouse.certs.issued import IssuedChain, KeyAlgorithm, KeyPair
+from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, IssuedChain, KeyAlgorithm, KeyPair
 from pilothouse.certs.material import (
     CaMaterial,
     SigningKey,
@@ -32,8 +32,6 @@ from pilothouse.certs.refusals import SignerEnded, SigningFailed, TtlRefused
 from pilothouse.errors import InvalidConfig
 from pilothouse.model.identity import WorkloadIdentity
 
-DEFAULT_TTL: Final = timedelta(hours=24)
-LONGEST_TTL: Final = timedelta(days=90)
 BACKDATING: Final = timedelta(minutes=2)
 """Certificates are valid from a little before now: clocks of one mesh differ (C-S-4)."""
 

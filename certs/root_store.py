@@ -46,13 +46,18 @@ _ID_CHARACTERS: Final = 16
 
 
 class BadRoot(SourceError):
-    """The directory of roots cannot be used; `problem` says why, `directory` which."""
+    """
+    The directory of roots cannot be used; `problem` says why, `directory` which.
 
-    def __init__(self, directory: Path, problem: str) -> None:
+    `is_in_use` tells that another process has it, and nothing is wrong with it.
+    """
+
+    def __init__(self, directory: Path, problem: str, *, is_in_use: bool = False) -> None:
         """Say what is wrong with the directory."""
         super().__init__(directory, problem)
         self.directory = directory
         self.problem = problem
+        self.is_in_use = is_in_use
 
     def __str__(self) -> str:
         """One sentence for people."""
@@ -266,7 +271,7 @@ def _lock(directory: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as failure:
         os.close(handle)
-        raise BadRoot(directory, "another server uses it.") from failure
+        raise BadRoot(directory, "another server uses it.", is_in_use=True) from failure
     return handle
 
 

@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from pilothouse._pb.istio.v1.auth import ca_pb2
-from pilothouse.certs.callers import Caller, NotAuthenticated
+from pilothouse.certs.callers import OPAQUE, Caller, NotAuthenticated
 from pilothouse.certs.gate import Gate
 from pilothouse.certs.issued import IssuedChain
 from pilothouse.certs.issuer import Issuer
@@ -115,6 +115,17 @@ class CertificateService:
             cert_chain=[element.decode("ascii") for element in chain.elements]
         )
         return answer.SerializeToString()
+
+
+def refuse_all() -> "grpc.GenericRpcHandler[Any, Any]":
+    """Return the service for a port where nobody can be known (C-A-7)."""
+
+    async def refuse(_requests: object, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, OPAQUE)
+        raise NotAuthenticated
+
+    method: Any = grpc.stream_unary_rpc_method_handler(refuse)
+    return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
 
 def _decode(data: object) -> ca_pb2.IstioCertificateRequest:

@@ -84,13 +84,14 @@ class SigningPool:
         clock: Callable[[], datetime],
         workers: int = 1,
         max_waiting: int = DEFAULT_MAX_WAITING,
-        on_issued: Callable[[WorkloadIdentity, IssuedChain], None] | None = None,
+        on_issued: Callable[[WorkloadIdentity, IssuedChain, bool], None] | None = None,
     ) -> None:
         """
         Sign with checked material at the time that `clock` gives, with a zone.
 
-        `on_issued` is told of every workload's certificate before who asked for it, in the order
-        of signing: once `load` has returned, none by an earlier signer is still to come.
+        `on_issued` is told of every workload's certificate, and whether its key was made here,
+        before who asked for it, in the order of signing: once `load` has returned, none by an
+        earlier signer is still to come.
         """
         self._material = material
         self._policy = policy
@@ -300,9 +301,9 @@ class SigningPool:
         if self._on_issued is None:
             return
         if isinstance(request, SignRequest) and isinstance(answer, Signed):
-            self._on_issued(WorkloadIdentity.parse(request.identity), answer.chain)
+            self._on_issued(WorkloadIdentity.parse(request.identity), answer.chain, False)
         elif isinstance(request, IssueWorkload) and isinstance(answer, Made):
-            self._on_issued(WorkloadIdentity.parse(request.identity), answer.pair.chain)
+            self._on_issued(WorkloadIdentity.parse(request.identity), answer.pair.chain, True)
 
     def _mourn(self, worker: _Worker) -> None:
         """Fail what a dead worker was doing, which may be why it died; the rest waits again."""

@@ -23,8 +23,14 @@ COMMANDS: Final = {
     "bootstrap": LazyCommand(
         "pilothouse.cli.bootstrap", "bootstrap_command", "Write what an Envoy starts with."
     ),
+    "agent": LazyCommand(
+        "pilothouse.cli.agent", "agent", "Make keys in place and serve them to an Envoy."
+    ),
     "token": LazyCommand(
         "pilothouse.cli.token", "token", "Make, list and revoke tokens of workloads."
+    ),
+    "ca": LazyCommand(
+        "pilothouse.cli.ca", "ca", "Show the certificate authority and rotate its root."
     ),
     "version": LazyCommand("pilothouse.cli.version", "version", "Show the version."),
 }

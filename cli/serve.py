@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pilothouse.api.duration import Duration
+from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
 from pilothouse.cli.lazy import AliasedOption
 from pilothouse.errors import MeshError
 from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
@@ -19,6 +20,7 @@ from pilothouse.runtime.settings import (
     DEFAULT_MONITORING,
     DEFAULT_QUIET,
     DEFAULT_SECURE_GRPC,
+    DEFAULT_SETTLE,
     LogFormat,
     LogLevel,
     Settings,
@@ -159,6 +161,38 @@ class LogLevelType(click.Choice[str]):
     help="Where the root key and certificate are kept. Without it they live in memory.",
 )
 @_option(
+    "--ca-certs-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="An authority to use instead: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem.",
+)
+@_option(
+    "--ca-key-algorithm",
+    type=click.Choice([algorithm.value for algorithm in KeyAlgorithm]),
+    default=KeyAlgorithm.ECDSA_P256.value,
+    help="Kind of key of roots made from now on.",
+)
+@_option(
+    "--workload-cert-ttl",
+    type=DurationType(),
+    default=f"{DEFAULT_TTL // timedelta(hours=1)}h",
+    envvar=["PILOTHOUSE_WORKLOAD_CERT_TTL", "DEFAULT_WORKLOAD_CERT_TTL"],
+    help="Lifetime of certificates for which none is asked.",
+)
+@_option(
+    "--max-workload-cert-ttl",
+    type=DurationType(),
+    default=f"{LONGEST_TTL // timedelta(hours=1)}h",
+    envvar=["PILOTHOUSE_MAX_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL"],
+    help="The longest lifetime that may be asked for.",
+)
+@_option(
+    "--ca-rotation-settle",
+    type=DurationType(),
+    default=f"{int(DEFAULT_SETTLE.total_seconds())}s",
+    help="How long all proxies must have what a step of a root's rotation needs.",
+)
+@_option(
     "--allow-remote-plaintext",
     is_flag=True,
     help="Let --grpc-addr be reachable from other machines, unencrypted.",
@@ -190,6 +224,7 @@ def serve(
     log_level: str,
     log_format: str,
     log_as_json: bool,
+    ca_key_algorithm: str,
     **choices: Any,  # noqa: ANN401 (click has checked them)
 ) -> int:
     """Serve the mesh in a directory to its proxies, until SIGTERM or Ctrl-C.
@@ -204,6 +239,7 @@ def serve(
             quiet=debounce,
             longest_wait=max(debounce, debounce_max),
             log_level=LogLevel(log_level),
+            ca_key_algorithm=KeyAlgorithm(ca_key_algorithm),
             log_format=LogFormat.JSON if log_as_json else LogFormat(log_format),
             **choices,
         )

@@ -14,12 +14,10 @@ import structlog
 from aiohttp import web
 
 from pilothouse.api.mesh_config import MeshConfig
-from pilothouse.certs.authority import Authority, LocalIssuer
-from pilothouse.certs.callers import Callers, CertificateAuthenticator
 from pilothouse.certs.client_certificates import ClientCertificates
-from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.supervisor import FrontFailed
-from pilothouse.certs.server_tls import ServerTls
+from pilothouse.certs.refusals import Refusal
+from pilothouse.certs.service import refuse_all
 from pilothouse.graph.core import Graph
 from pilothouse.model.inputs import (
     CLOCK,
@@ -27,21 +25,21 @@ from pilothouse.model.inputs import (
     MESH_CONFIG,
     TABLES,
     THE_MESH,
-    TRUST_BUNDLE,
     MeshDomain,
 )
 from pilothouse.model.issued_certificates import Clock
 from pilothouse.model.proxies import Proxy
-from pilothouse.model.trust import TrustBundle
 from pilothouse.providers.directory_state import Change
 from pilothouse.providers.files import FileStore
 from pilothouse.runtime import memory
 from pilothouse.runtime.addresses import Address
+from pilothouse.runtime.authority import AuthoritySettings, MeshAuthority
 from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.debounce import Debouncer
 from pilothouse.runtime.findings import FindingsLog
 from pilothouse.runtime.inspection import ServerInspection
+from pilothouse.runtime.known_callers import KnownCallers
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
@@ -116,12 +114,19 @@ class ControlPlane:
             self.streams,
             # Nobody is known there, so from other machines nobody sees what others were sent.
             may_inspect=inspect_everything if settings.grpc_addr.is_loopback else None,
+            services=(refuse_all(),),
         )
-        self._server_tls: ServerTls | None = None
+        self.authority: MeshAuthority | None = None
         self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
+        self.known_callers = KnownCallers(
+            ca_dir=settings.ca_dir,
+            trust_domains=self._trust_domains,
+            caller_log=self._caller_log,
+            clock=_utc_now,
+        )
         self.secure_port = SecurePort(
             self.streams,
-            callers=Callers([CertificateAuthenticator(_utc_now)], self._caller_log),
+            callers=self.known_callers.chain,
             recognise=ClientCertificates(self._trust_domains).read,
             root_namespace=lambda: self._mesh_config().root_namespace,
             caller_log=self._caller_log,
@@ -149,8 +154,13 @@ class ControlPlane:
                     running += [
                         tasks.create_task(self.secure_port.run(), name="secure port"),
                         tasks.create_task(self._renew_certificate(), name="certificate"),
+                        tasks.create_task(
+                            self.known_callers.end_revoked(self.streams), name="revocations"
+                        ),
                     ]
                 running.append(tasks.create_task(self._tell_time(), name="clock"))
+                if self.authority is not None:
+                    running.append(tasks.create_task(self.authority.run(), name="authority"))
                 if self.workload_certificates is not None:
                     running.append(
                         tasks.create_task(self.workload_certificates.run(), name="certificates")
@@ -173,9 +183,12 @@ class ControlPlane:
         grpc = await self._listen_grpc(settings.grpc_addr)
         secure = None
         if settings.secure_grpc_addr is not None:
-            self._server_tls = self._tls()
-            material = _material(self._server_tls)
-            secure = await self.secure_port.listen(settings.secure_grpc_addr, material)
+            authority = await self._start_authority()
+            secure = await self.secure_port.listen(
+                settings.secure_grpc_addr,
+                await authority.port_material(),
+                (authority.service(self.secure_port.find_caller),),
+            )
         if not grpc.is_loopback:
             log.warning(
                 "server.plaintext_reachable_from_other_machines",
@@ -199,25 +212,33 @@ class ControlPlane:
             raise CannotListen("--grpc-addr", address, why_not(address)) from error
         return address.with_port(port)
 
-    def _tls(self) -> ServerTls:
-        # The trust domain may change with the mesh config; the root's own name is for people.
-        trust_domain, now = "cluster.local", _utc_now()
-        if self.settings.ca_dir is None:
-            log.info(
-                "certs.root_in_memory",
-                remedy="No client can hold a certificate of it; give --ca-dir to keep a root.",
-            )
-            authority = Authority.create(trust_domain, now)
-        else:
-            authority = Authority.open(self.settings.ca_dir, trust_domain, now)
-        self.cycle.offer([(TRUST_BUNDLE.name, THE_MESH, TrustBundle(roots_pem=authority.root_pem))])
-        self.workload_certificates = WorkloadCertificates(
-            LocalIssuer(authority, _utc_now),
-            self.cycle.put,
-            clock=_utc_now,
+    async def _start_authority(self) -> MeshAuthority:
+        settings = self.settings
+        self.authority = authority = MeshAuthority(
+            AuthoritySettings(
+                directory=settings.ca_dir,
+                plugged_in=settings.ca_certs_dir,
+                default_ttl=settings.workload_cert_ttl,
+                longest_ttl=settings.max_workload_cert_ttl,
+                algorithm=settings.ca_key_algorithm,
+                settle=settings.ca_rotation_settle,
+            ),
+            streams=self.streams,
+            put=self.cycle.put,
             registry=self.metrics.registry,
+            clock=_utc_now,
+            names=SERVER_NAMES,
+            trust_domains=self._trust_domains,
         )
-        return ServerTls(authority, SERVER_NAMES, _utc_now)
+        # The trust domain may change with the mesh config; the root's own name is for people.
+        await authority.start("cluster.local")
+        self.workload_certificates = WorkloadCertificates(
+            authority.issuer, self.cycle.put, clock=_utc_now, registry=self.metrics.registry
+        )
+        authority.reissue = self.workload_certificates.reissue
+        authority.on_change = self._update_port
+        self.cycle.offer(authority.rows())
+        return authority
 
     async def _load(self) -> None:
         started = time.monotonic()
@@ -235,6 +256,8 @@ class ControlPlane:
         await asyncio.gather(
             self._plaintext.stop(grace_seconds), self.secure_port.stop(grace_seconds)
         )
+        if self.authority is not None:
+            await self.authority.close()
         await self._web.cleanup()
         log.info("server.stopped")
 
@@ -268,21 +291,17 @@ class ControlPlane:
         config = self._mesh_config()
         return frozenset((config.trust_domain, *config.trust_domain_aliases))
 
+    async def _update_port(self) -> None:
+        if self.authority is not None:
+            await self.secure_port.update(await self.authority.port_material())
+
     async def _renew_certificate(self) -> None:
-        if self._server_tls is None:
-            return
-        in_use = _material(self._server_tls)
         while True:
             await asyncio.sleep(_LOOK_AT_CERTIFICATE_SECONDS)
-            material = _material(self._server_tls)
-            if material == in_use:
-                continue
             try:
-                await self.secure_port.update(material)
-            except FrontFailed as failure:
+                await self._update_port()
+            except (FrontFailed, Refusal) as failure:
                 log.warning("secure_port.certificate_not_renewed", reason=str(failure))
-                continue
-            in_use = material
 
     async def _report_findings(self) -> None:
         known = FindingsLog()
@@ -295,15 +314,6 @@ class ControlPlane:
             self.metrics.secrets_failed(
                 sum(finding.code in SECRET_FAULTS for finding in known.appeared)
             )
-
-
-def _material(tls: ServerTls) -> Material:
-    pair = tls.certificate()
-    return Material(
-        certificate_pem=pair.certificate_pem.decode("ascii"),
-        key_pem=pair.key_pem.decode("ascii"),
-        roots_pem=pair.chain.roots_pem.decode("ascii"),
-    )
 
 
 def _shown(ports: BoundPorts) -> dict[str, str]:

@@ -269,4 +269,8 @@ _ISTIO_COUNTERS: Final = (
     "pilot_xds_expired_nonce",
     "pilot_inbound_updates",
     "pilot_push_triggers",
+    "citadel_server_csr_count",
+    "citadel_server_success_cert_issuance_count",
+    "citadel_server_csr_parsing_err_count",
+    "citadel_server_csr_sign_err_count",
 )

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
 from pilothouse.runtime.addresses import LOOPBACK, Address, InvalidSetting
 
 DEFAULT_GRPC: Final = Address(LOOPBACK, 15_010)
@@ -21,6 +22,7 @@ DEFAULT_DOMAIN: Final = "cluster.local"
 DEFAULT_QUIET: Final = timedelta(milliseconds=100)
 DEFAULT_LONGEST_WAIT: Final = timedelta(seconds=10)
 DEFAULT_DRAIN: Final = timedelta(seconds=5)
+DEFAULT_SETTLE: Final = timedelta(seconds=30)
 
 
 class LogFormat(StrEnum):
@@ -47,8 +49,10 @@ class Settings:
 
     `secure_grpc_addr` None turns the TLS port off. `quiet` is how long changes must have paused
     before a commit that follows another closely, `longest_wait` the most a change waits for that;
-    `quiet` zero commits everything at once. `ca_dir` None keeps the root key in memory. `drain` is
-    how long streams may finish after a signal.
+    `quiet` zero commits everything at once. `ca_dir` None keeps the root key in memory,
+    `ca_certs_dir` holds an authority to be used instead, `ca_rotation_settle` is how long proxies
+    must be seen to have what a step of a rotation needs. `drain` is how long streams may finish
+    after a signal.
 
     Raises: InvalidSetting: An address would be reachable from other machines without protection,
         or durations contradict each other.
@@ -66,6 +70,11 @@ class Settings:
     drain: timedelta = DEFAULT_DRAIN
     ports_file: Path | None = None
     ca_dir: Path | None = None
+    ca_certs_dir: Path | None = None
+    ca_key_algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+    ca_rotation_settle: timedelta = DEFAULT_SETTLE
+    workload_cert_ttl: timedelta = DEFAULT_TTL
+    max_workload_cert_ttl: timedelta = LONGEST_TTL
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
@@ -90,6 +99,12 @@ class Settings:
             raise InvalidSetting(
                 "--debounce",
                 "the quiet time must not be negative nor longer than --debounce-max.",
+            )
+        if not timedelta(0) < self.workload_cert_ttl <= self.max_workload_cert_ttl:
+            raise InvalidSetting(
+                "--workload-cert-ttl",
+                f"{self.workload_cert_ttl} must be positive and not longer than"
+                f" --max-workload-cert-ttl, {self.max_workload_cert_ttl}.",
             )
         if not self.domain or self.domain != self.domain.strip(". "):
             raise InvalidSetting(

@@ -130,6 +130,11 @@ class Streams:
                 types=tuple(map(type_status, watches)),
             )
 
+    def members(self) -> Iterator[tuple[StreamInfo, Member]]:
+        """Yield every stream with its session, oldest first, to be looked at only."""
+        for stream in self._streams.values():
+            yield stream.info, stream.member
+
     def rejected(self) -> Iterator[tuple[Proxy, RejectedResource]]:
         """Yield what proxies refuse at present."""
         for stream in self._streams.values():
@@ -144,18 +149,6 @@ class Streams:
             if stream.info.proxy.id == proxy_id
         ]
         return resources_of(sessions) if sessions else None
-
-    def acknowledged(self, type_url: str, name: str) -> Iterator[tuple[Proxy, str]]:
-        """
-        Yield who asks for a resource by name, and the version of it that they have acknowledged.
-
-        The version is empty for a proxy that has acknowledged none.
-        """
-        for stream in self._streams.values():
-            watch = stream.member.session.watches.get(type_url)
-            if watch is not None and name in watch.subscription.names:
-                held = watch.acknowledged(name)
-                yield stream.info.proxy, held.version if held else ""
 
     def resources_like(self, info: StreamInfo) -> dict[str, tuple[Resource, ...]]:
         """Return what the proxy of a stream has by all its streams: same node, same identity."""

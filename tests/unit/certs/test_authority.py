@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spiffe import X509Bundle, X509Svid
 
-from pilothouse.certs.authority import Authority
-from pilothouse.certs.issued import KeyAlgorithm, KeyPair
-from pilothouse.certs.issuing import DEFAULT_TTL, LONGEST_TTL, IssuingPolicy
+from pilothouse.certs.authority import Authority, LocalIssuer
+from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm, KeyPair
+from pilothouse.certs.issuing import IssuingPolicy
 from pilothouse.certs.refusals import SignerEnded, TtlRefused
 from pilothouse.certs.self_signed import make_root
-from pilothouse.certs.server_tls import ServerTls
+from pilothouse.certs.server_tls import ServingCertificate
 from pilothouse.errors import InvalidConfig
 from pilothouse.model.identity import WorkloadIdentity
 
@@ -202,12 +202,15 @@ def test_keys_are_never_shown() -> None:
     assert isinstance(key, ec.EllipticCurvePrivateKey)
 
 
-def test_server_certificate_is_renewed_at_half_its_life() -> None:
-    """The port's certificate never gets near its end."""
+async def test_server_certificate_is_renewed_at_half_its_life() -> None:
+    """C-R-12: the port's certificate never gets near its end, and follows the authority."""
     now = NOW
-    tls = ServerTls(AUTHORITY, ["localhost"], lambda: now)
-    first = tls.certificate()
+    serving = ServingCertificate(LocalIssuer(AUTHORITY, lambda: now), ["localhost"], lambda: now)
+    first = await serving.certificate()
     now = NOW + DEFAULT_TTL * 0.4
-    assert tls.certificate() is first
+    assert await serving.certificate() is first
     now = NOW + DEFAULT_TTL * 0.6
-    assert tls.certificate().not_after == now + DEFAULT_TTL
+    second = await serving.certificate()
+    assert second.not_after == now + DEFAULT_TTL
+    serving.forget()
+    assert await serving.certificate() != second

@@ -17,9 +17,8 @@ from pilothouse._pb.istio.v1.auth import ca_pb2
 from pilothouse.certs.authority import Authority, LocalIssuer
 from pilothouse.certs.callers import Caller, How, NotAuthenticated
 from pilothouse.certs.gate import Gate
-from pilothouse.certs.issued import IssuedChain
+from pilothouse.certs.issued import DEFAULT_TTL, IssuedChain
 from pilothouse.certs.issuer import Issuer
-from pilothouse.certs.issuing import DEFAULT_TTL
 from pilothouse.certs.refusals import Refusal, SigningFailed
 from pilothouse.certs.service import METHOD, SERVICE, CertificateService
 from pilothouse.model.identity import WorkloadIdentity

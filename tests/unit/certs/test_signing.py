@@ -14,8 +14,8 @@ from certificates import ALICE, NOW, csr, verifier
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from pilothouse.certs.issued import IssuedChain, KeyAlgorithm
-from pilothouse.certs.issuing import DEFAULT_TTL, IssuingPolicy
+from pilothouse.certs.issued import DEFAULT_TTL, IssuedChain, KeyAlgorithm
+from pilothouse.certs.issuing import IssuingPolicy
 from pilothouse.certs.material import BadMaterial
 from pilothouse.certs.refusals import (
     CsrProblem,
@@ -175,7 +175,7 @@ async def test_close_ends_the_process_and_who_waits() -> None:
 async def test_other_material_is_used_after_load() -> None:
     """Rotation: after `load` returned nothing by the earlier signer is still to come."""
     told: list[str] = []
-    pool = pool_of(workers=2, on_issued=lambda _who, chain: told.append(chain.root))
+    pool = pool_of(workers=2, on_issued=lambda _who, chain, _made: told.append(chain.root))
     await pool.start()
     try:
         before = [asyncio.create_task(pool.sign(CSR, ALICE)) for _ in range(30)]

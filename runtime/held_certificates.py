@@ -1,0 +1,212 @@
+"""
+What proxies are known to hold of this authority: the eyes of a rotation of the root.
+
+Certificates signed for agents count from their making to their end, or until the same agent comes
+back with one and gets the next. Proxies without an agent are looked at themselves: what they have
+acknowledged on their streams. Those that are away keep what they had. The ledger is
+`pilothouse.certs.holders`; here is what fills it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from pilothouse.certs.callers import Caller, How
+from pilothouse.certs.holders import HoldersAt, Holding
+from pilothouse.certs.holders_journal import HoldersJournal
+from pilothouse.certs.issued import IssuedChain
+from pilothouse.certs.material import fingerprint, load_certificates, to_pem
+from pilothouse.model.credentials import BUILTIN, CA_SUFFIX, ROOTS, WORKLOAD
+from pilothouse.model.identity import WorkloadIdentity
+from pilothouse.model.resource import SDS, Resource
+from pilothouse.model.secret_access import reader_of
+from pilothouse.xds.publisher import Member
+from pilothouse.xds.streams import Streams
+
+_LEAF_NAMES: Final = (WORKLOAD, BUILTIN)
+_ROOT_NAMES: Final = (ROOTS, BUILTIN + CA_SUFFIX)
+_MAX_VERSIONS: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """A certificate whose key was made here."""
+
+    pem: bytes
+    root: str
+    until: datetime
+
+
+class HeldCertificates:
+    """See the module docstring; lives on one event loop."""
+
+    def __init__(
+        self,
+        journal: HoldersJournal,
+        streams: Streams,
+        clock: Callable[[], datetime],
+        *,
+        assumed_life: timedelta,
+    ) -> None:
+        """`assumed_life` is how long a certificate that nothing is known of may last."""
+        self._journal = journal
+        self._streams = streams
+        self._clock = clock
+        self._assumed_life = assumed_life
+        self._leaves: dict[WorkloadIdentity, list[_Leaf]] = {}
+        self._roots: dict[str, bytes] = {}
+        self._bundles: dict[bytes, frozenset[str]] = {}
+        self._leaf_by_version: dict[str, _Leaf] = {}
+        self._roots_by_version: dict[str, frozenset[str]] = {}
+        self.connected_keys: frozenset[str] = frozenset()
+
+    # -- what the authority tells -----------------------------------------------------------------
+
+    def know(self, roots_pem: bytes) -> frozenset[str]:
+        """Learn the roots of a bundle, to recognise them; return their fingerprints."""
+        known = self._bundles.get(roots_pem)
+        if known is None:
+            roots = {
+                fingerprint(each): to_pem(each)
+                for each in load_certificates(roots_pem, "the bundle")
+            }
+            self._roots |= roots
+            self._roots_by_version.clear()
+            known = self._bundles[roots_pem] = frozenset(roots)
+        return known
+
+    def issued(self, identity: WorkloadIdentity, chain: IssuedChain, made_here: bool) -> None:  # noqa: FBT001
+        """A workload's certificate was signed; told before anybody has it."""
+        if made_here:
+            leaves = self._leaves.setdefault(identity, [])
+            now = self._clock()
+            leaves[:] = [leaf for leaf in leaves if leaf.until > now]
+            leaves.append(_Leaf(chain.leaf_pem, chain.root, chain.not_after))
+            return
+        self._journal.note(
+            f"leaf:{chain.serial}",
+            Holding(
+                trusts=self.know(chain.roots_pem),
+                uses=frozenset({chain.root}),
+                until=chain.not_after,
+            ),
+        )
+
+    def superseded(self, caller: Caller) -> None:
+        """A caller got a new certificate; the one it proved itself with is used no more."""
+        kind, _, serial = caller.credential.partition(":")
+        if caller.how is How.CERTIFICATE and kind == "certificate":
+            self._journal.forget(f"leaf:{serial}")
+
+    # -- what streams show ------------------------------------------------------------------------
+
+    def look(self) -> HoldersAt:
+        """Note what every connected proxy has acknowledged; return all that is known now."""
+        now = self._clock()
+        keys = set()
+        for key, identity, member in self._concerned():
+            watch = member.session.watches.get(SDS)
+            is_new = self._journal.holders.get(key) is None
+            if is_new and (watch is None or not watch.subscription.names):
+                continue  # it was given nothing yet
+            keys.add(key)
+            self._journal.note(key, self._holding(key, identity, member, now))
+        self.connected_keys = frozenset(keys)
+        self._journal.drop_ended(now)
+        return self._journal.holders.at(now)
+
+    def _concerned(self) -> Iterator[tuple[str, WorkloadIdentity, Member]]:
+        for info, member in self._streams.members():
+            reader = reader_of(info.proxy)
+            if reader.identity is not None and reader.wants_certificates:
+                yield f"node:{info.proxy.id}", reader.identity, member
+
+    def _holding(
+        self, key: str, identity: WorkloadIdentity, member: Member, now: datetime
+    ) -> Holding:
+        before = self._journal.holders.get(key)
+        trusts = self._trusted(member)
+        if trusts is None and before is not None:
+            trusts = before.trusts
+        leaf, is_latest = self._leaf(identity, member)
+        if leaf is not None and is_latest:
+            return Holding(trusts=trusts, uses=frozenset({leaf.root}), until=leaf.until)
+        # It has one of several, or we cannot tell: all that it may have count.
+        possible = [each for each in self._leaves.get(identity, ()) if each.until > now]
+        until = max(
+            (each.until for each in possible),
+            default=before.until if before is not None else now + self._assumed_life,
+        )
+        uses = None
+        if leaf is not None or (before is not None and before.uses is not None):
+            uses = frozenset(each.root for each in possible)
+            if leaf is not None:
+                uses |= {leaf.root}
+            elif before is not None and before.uses is not None:
+                uses |= before.uses
+        if before is not None:
+            until = max(until, before.until)
+        return Holding(trusts=trusts, uses=uses, until=until)
+
+    def _trusted(self, member: Member) -> frozenset[str] | None:
+        """Return the roots that a proxy has acknowledged, None if that is not known."""
+        found: list[frozenset[str]] = []
+        for held, latest in _acknowledged(member, _ROOT_NAMES):
+            resource = latest if held is not None and held == latest else held
+            if resource is None:
+                return None
+            roots = self._roots_of(resource)
+            if roots is None:
+                return None
+            found.append(roots)
+        return frozenset.intersection(*found) if found else None
+
+    def _roots_of(self, resource: Resource) -> frozenset[str] | None:
+        roots = self._roots_by_version.get(resource.version)
+        if roots is None:
+            content = resource.any_bytes
+            roots = frozenset(root for root, pem in self._roots.items() if pem in content)
+            self._roots_by_version[resource.version] = roots
+        return roots
+
+    def _leaf(self, identity: WorkloadIdentity, member: Member) -> tuple[_Leaf | None, bool]:
+        """Return the certificate that a proxy has acknowledged, and whether it is the latest."""
+        found: _Leaf | None = None
+        is_latest = True
+        for held, latest in _acknowledged(member, _LEAF_NAMES):
+            if held is None:
+                return None, False
+            found = self._leaf_of(identity, held)
+            is_latest = is_latest and held == latest
+        return found, is_latest and found is not None
+
+    def _leaf_of(self, identity: WorkloadIdentity, resource: Resource) -> _Leaf | None:
+        leaf = self._leaf_by_version.get(resource.version)
+        if leaf is None:
+            content = resource.any_bytes
+            leaf = next((e for e in self._leaves.get(identity, ()) if e.pem in content), None)
+            if leaf is not None:
+                if len(self._leaf_by_version) >= _MAX_VERSIONS:
+                    self._leaf_by_version.clear()
+                self._leaf_by_version[resource.version] = leaf
+        return leaf
+
+
+def _acknowledged(
+    member: Member, names: tuple[str, ...]
+) -> Iterator[tuple[Resource | None, Resource | None]]:
+    """Yield what a proxy runs with and what it should, for each of these names it asked for."""
+    watch = member.session.watches.get(SDS)
+    if watch is None:
+        return
+    for name in names:
+        if name not in watch.subscription.names:
+            continue
+        latest = member.named(SDS, name)
+        held = watch.acknowledged(name)
+        if held is not None and latest is not None and held.version == latest.version:
+            yield latest, latest
+        else:
+            # What a client brought along from an earlier stream is a version and no content.
+            yield held if isinstance(held, Resource) else None, latest

@@ -1,0 +1,166 @@
+"""
+A rotation of the root while the server runs: requests are taken, proxies are looked at, steps made.
+
+What is decided is `pilothouse.certs.rotation`'s; here is when: a step is taken once everything has
+been seen in its place for `settle` without a break, also after a start, when proxies that were cut
+off by it have to be given time to come back. The state is on disk before anything acts on it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import structlog
+
+from pilothouse.certs.holders import HoldersAt
+from pilothouse.certs.issued import KeyAlgorithm
+from pilothouse.certs.root_store import RootStore
+from pilothouse.certs.rotation import Looked, Phase, RotationRefused
+from pilothouse.certs.rotation_files import (
+    RotationStatus,
+    read_request,
+    remove_request,
+    take,
+    write_status,
+)
+from pilothouse.errors import MeshError
+from pilothouse.runtime.held_certificates import HeldCertificates
+
+ROTATE_AT: Final = 0.8
+"""The share of a root's life after which the next one is made (C-R-3)."""
+LOOK_SECONDS: Final = 0.25
+LOOK_WHEN_STABLE_SECONDS: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class RotationRun:
+    """See the module docstring; lives on one event loop."""
+
+    def __init__(
+        self,
+        store: RootStore,
+        held: HeldCertificates,
+        *,
+        apply: Callable[[], Awaitable[None]],
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        settle: timedelta,
+        trust_domain: str,
+        algorithm: KeyAlgorithm,
+    ) -> None:
+        """`apply` makes everything use what `store` says now; it may fail and is tried again."""
+        self._store = store
+        self._held = held
+        self._apply = apply
+        self._clock = clock
+        self._monotonic = monotonic
+        self._settle = settle
+        self._trust_domain = trust_domain
+        self._algorithm = algorithm
+        self._in_place_since: float | None = None
+        self._is_applied = True
+        self._looked_at = float("-inf")
+        self._refused = ""
+        self._told: RotationStatus | None = None
+
+    async def run(self) -> None:
+        """Watch over the root for ever."""
+        while True:
+            await self.step()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def step(self) -> None:
+        """Take a request, look, and go on if it is time."""
+        try:
+            self._take_request()
+            self._begin_in_time()
+            if not self._is_applied:
+                await self._apply()
+                self._is_applied = True
+            self._look()
+        except (OSError, MeshError) as failure:
+            # Nothing is lost: the state on disk is whole, and the next look tries again.
+            log.error("rotation.failed", problem=str(failure))  # noqa: TRY400
+
+    def _take_request(self) -> None:
+        directory = self._store.directory
+        try:
+            request = read_request(directory)
+        except msgspec.DecodeError as failure:
+            remove_request(directory)
+            self._refuse(f"the request cannot be read: {failure}")
+            return
+        if request is None:
+            return
+        try:
+            take(self._store, request, self._trust_domain, self._algorithm, self._clock())
+        except RotationRefused as refused:
+            self._refuse(str(refused))
+        else:
+            self._refused = ""
+            self._moved(request.action.value)
+        remove_request(directory)
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        log.warning("rotation.request_refused", reason=reason)
+
+    def _begin_in_time(self) -> None:
+        if self._store.rotation.phase is not Phase.STABLE:
+            return
+        begins, ends = self._store.begins(), self._store.ends()
+        now = self._clock()
+        if now >= begins + (ends - begins) * ROTATE_AT:
+            self._store.request(self._trust_domain, now, self._algorithm)
+            self._moved("the root comes to its end")
+
+    def _look(self) -> None:
+        rotation, now = self._store.rotation, self._monotonic()
+        is_stable = rotation.phase is Phase.STABLE
+        if is_stable and now - self._looked_at < LOOK_WHEN_STABLE_SECONDS and self._told:
+            return
+        self._looked_at = now
+        holdings = self._held.look()
+        in_place = not is_stable and rotation.advance(Looked(holdings), self._clock()) != rotation
+        if not in_place:
+            self._in_place_since = None
+        elif self._in_place_since is None:
+            self._in_place_since = now
+        if in_place and now - (self._in_place_since or now) >= self._settle.total_seconds():
+            self._store.advance(Looked(holdings), self._clock())
+            self._moved("all proxies have what they need")
+        self._tell(holdings)
+
+    def _moved(self, why: str) -> None:
+        self._is_applied = False
+        self._in_place_since = None
+        self._looked_at = float("-inf")
+        rotation = self._store.rotation
+        log.info(
+            "rotation.phase",
+            phase=rotation.phase.value,
+            why=why,
+            signs=rotation.signer[:16],
+            trusted=sorted(root[:16] for root in rotation.trusted_roots),
+        )
+
+    def _tell(self, holdings: HoldersAt) -> None:
+        phase = self._store.rotation.phase
+        behind = holdings.behind(self._store.rotation)
+        connected = self._held.connected_keys
+        absent = [until for key, until in behind.items() if key not in connected]
+        status = RotationStatus(
+            phase=phase,
+            at=self._clock(),
+            waiting=len(behind) - len(absent),
+            absent=len(absent),
+            absent_until=max(absent, default=None),
+            holders=len(holdings.holders),
+            refused=self._refused,
+        )
+        if self._told is None or msgspec.structs.replace(status, at=self._told.at) != self._told:
+            write_status(self._store.directory, status)
+            self._told = status
