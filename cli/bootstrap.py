@@ -155,7 +155,7 @@ def bootstrap_command(
     workload = Workload(
         name=name,
         namespace=namespace,
-        addresses=addresses or (_own_address(),),
+        addresses=addresses or (own_address(),),
         labels=dict(map(_label, labels)),
         service_account=more["service_account"],
         type=NodeType(kind),
@@ -219,7 +219,8 @@ def _pipe(path: str, option: str) -> PipeAddress:
     return PipeAddress(path=path)
 
 
-def _own_address() -> str:
+def own_address() -> str:
+    """Return the address by which this host reaches others, 127.0.0.1 if it reaches nobody."""
     # Connecting a datagram socket sends nothing; it tells which address is the way out.
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))

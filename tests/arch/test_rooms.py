@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "pilothouse"
 ROOMS = {
+    "agent",
     "api",
     "certs",
     "cli",

@@ -1,0 +1,60 @@
+"""
+What the agent holds: a certificate with its key and the roots, as the authority gave them.
+
+Values and their reading; no input or output.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+
+from pilothouse.errors import ProtocolError
+from pilothouse.model.identity import InvalidIdentity, WorkloadIdentity
+
+
+class BadAnswer(ProtocolError):
+    """The authority's answer cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HeldIdentity:
+    """A chain, its key and the roots, PEM; times with a zone. Never shown by repr."""
+
+    chain_pem: bytes
+    key_pem: bytes
+    roots_pem: bytes
+    identity: WorkloadIdentity
+    obtained_at: datetime
+    not_after: datetime
+
+    def __repr__(self) -> str:
+        """Show whose it is and until when."""
+        return f"HeldIdentity({self.identity}, not_after={self.not_after.isoformat()})"
+
+    @staticmethod
+    def read(elements: tuple[str, ...], key_pem: bytes, now: datetime) -> "HeldIdentity":
+        """
+        Read an answer: leaf, intermediates, and last the roots (C-W-3).
+
+        Raises: BadAnswer: It is too short, no PEM, for another key, or without an identity.
+        """
+        if len(elements) < 2:
+            raise BadAnswer("The authority answered with less than a certificate and its roots.")
+        chain_pem = "".join(elements[:-1]).encode()
+        try:
+            leaf = x509.load_pem_x509_certificate(chain_pem)
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+            identity = WorkloadIdentity.parse(uri)
+            x509.load_pem_x509_certificates(elements[-1].encode())
+        except (ValueError, x509.ExtensionNotFound, InvalidIdentity) as problem:
+            raise BadAnswer("The authority's answer is no certificate of a workload.") from problem
+        return HeldIdentity(
+            chain_pem=chain_pem,
+            key_pem=key_pem,
+            roots_pem=elements[-1].encode(),
+            identity=identity,
+            obtained_at=now,
+            not_after=leaf.not_valid_after_utc,
+        )

@@ -1,0 +1,92 @@
+"""
+The secrets an agent has to give, by name, with who waits for them.
+
+Encoded once per change. Names of files are read when they are asked for, and again while somebody
+listens. Source: security.md D-A-3.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from pilothouse.agent.identity import HeldIdentity
+from pilothouse.model.credentials import (
+    ROOTS,
+    SYSTEM_ROOTS,
+    WORKLOAD,
+    CertificateFiles,
+    RootsFile,
+)
+from pilothouse.model.names import BadName
+from pilothouse.model.resource import content_version
+
+SYSTEM_BUNDLE: Final = Path("/etc/ssl/certs/ca-certificates.crt")
+LOOK_AT_FILES_SECONDS: Final = 2.0
+
+
+class Encoded(NamedTuple):
+    """A secret as bytes, and the hash of its content."""
+
+    version: str
+    data: bytes
+
+    def __repr__(self) -> str:
+        """Show the version only."""
+        return f"Encoded({self.version})"
+
+
+class AgentSecrets:
+    """What there is to give; `changed` is notified whenever that changes."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.changed = asyncio.Condition()
+        self._held: dict[str, Encoded] = {}
+
+    async def show(self, held: HeldIdentity) -> None:
+        """Give this certificate and these roots from now on."""
+        workload = Secret(name=WORKLOAD)
+        workload.tls_certificate.certificate_chain.inline_bytes = held.chain_pem
+        workload.tls_certificate.private_key.inline_bytes = held.key_pem
+        self._held[WORKLOAD] = _encoded(workload)
+        await self.show_roots(held.roots_pem)
+
+    async def show_roots(self, roots_pem: bytes) -> None:
+        """Give these roots from now on."""
+        roots = Secret(name=ROOTS)
+        roots.validation_context.trusted_ca.inline_bytes = roots_pem
+        self._held[ROOTS] = _encoded(roots)
+        async with self.changed:
+            self.changed.notify_all()
+
+    def get(self, name: str) -> Encoded | None:
+        """Return a secret, None while there is none of that name. Reads files."""
+        found = self._held.get(name)
+        return found if found is not None else _from_files(name)
+
+
+def is_in_files(name: str) -> bool:
+    """Tell whether a name is one of files."""
+    return name.startswith(("file-cert:", "file-root:"))
+
+
+def _encoded(secret: Secret) -> Encoded:
+    data = secret.SerializeToString(deterministic=True)
+    return Encoded(content_version(data), data)
+
+
+def _from_files(name: str) -> Encoded | None:
+    secret = Secret(name=name)
+    try:
+        if name.startswith("file-cert:"):
+            files = CertificateFiles.parse(name)
+            chain, key = Path(files.chain).read_bytes(), Path(files.key).read_bytes()
+            secret.tls_certificate.certificate_chain.inline_bytes = chain
+            secret.tls_certificate.private_key.inline_bytes = key
+        else:
+            path = SYSTEM_BUNDLE if name == SYSTEM_ROOTS else Path(RootsFile.parse(name).path)
+            secret.validation_context.trusted_ca.inline_bytes = path.read_bytes()
+    except (BadName, OSError):
+        return None
+    return _encoded(secret)
