@@ -97,6 +97,36 @@ def status(*, ca_dir: Path, output: str) -> int:
 @ca.command()
 @_directory
 @click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Replace that file, whole or not at all, instead of printing.",
+)
+def root(*, ca_dir: Path, out: Path | None) -> int:
+    """Print the trusted roots as PEM, for who is to verify the server."""
+    rotation = _state(ca_dir)
+    pem = b""
+    for each in sorted(rotation.trusted_roots):
+        file = ca_dir / certificate_file(each)
+        try:
+            pem += file.read_bytes()
+        except OSError as failure:
+            raise _Unreadable(file) from failure
+    if out is None:
+        click.echo(pem.decode("ascii"), nl=False)
+        return Exit.OK
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        draft.write_bytes(pem)
+        draft.replace(out)
+    except OSError as failure:
+        raise click.ClickException(f"{out}: {failure.strerror or failure}.") from failure
+    return Exit.OK
+
+
+@ca.command()
+@_directory
+@click.option(
     "--key-algorithm",
     type=click.Choice([algorithm.value for algorithm in KeyAlgorithm]),
     help="Kind of key of the new root; by default as the server is configured.",
