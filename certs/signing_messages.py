@@ -122,7 +122,15 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 Request = Load | SignRequest | IssueWorkload | IssueServer
 Answer = Loaded | Signed | Made | Refused
 
-_encoder = msgspec.msgpack.Encoder()
+
+def _plain(value: object) -> object:
+    """Make the plain type of a subclass, which the encoder does not take."""
+    if isinstance(value, timedelta):
+        return timedelta(days=value.days, seconds=value.seconds, microseconds=value.microseconds)
+    raise TypeError(f"{type(value)} does not cross to the signing process")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 

@@ -14,6 +14,7 @@ from certificates import ALICE, NOW, csr, verifier
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from pilothouse.api.duration import Duration
 from pilothouse.certs.issued import DEFAULT_TTL, IssuedChain, KeyAlgorithm
 from pilothouse.certs.issuing import IssuingPolicy
 from pilothouse.certs.material import BadMaterial
@@ -74,6 +75,12 @@ async def test_signs_requests_and_makes_keys(pool: SigningPool) -> None:
     server = await pool.issue_server(["localhost", "::1"])
     leaf = x509.load_pem_x509_certificate(server.chain.leaf_pem)
     verifier(ROOT.roots_pem, NOW).build_server_verifier(x509.DNSName("localhost")).verify(leaf, [])
+
+
+async def test_lifetimes_of_users_cross(pool: SigningPool) -> None:
+    """What the command line reads is a duration of a type of its own."""
+    chain = await pool.sign(CSR, ALICE, Duration.parse("90m"))
+    assert chain.not_after == NOW + timedelta(minutes=90)
 
 
 async def test_refusals_come_back_as_they_were(pool: SigningPool) -> None:
