@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -10,6 +11,10 @@ from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_findings, print_json, print_yaml
 from pilothouse.graph.findings import Severity
 from pilothouse.runtime.reports import finding_data
+from pilothouse.runtime.settings import DEFAULT_DOMAIN
+
+_CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
+"""Kinds of objects that stand for proxies."""
 
 
 @click.command()
@@ -22,18 +27,37 @@ from pilothouse.runtime.reports import finding_data
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
 @click.option("--strict", is_flag=True, help="Fail for warnings too.")
-def validate(*, files: tuple[Path, ...], output: str, strict: bool) -> int:
+@click.option(
+    "--domain",
+    default=DEFAULT_DOMAIN,
+    metavar="NAME",
+    envvar="PILOTHOUSE_DOMAIN",
+    help="DNS domain of Kubernetes services.",
+)
+@click.option(
+    "--objects-only", is_flag=True, help="Look at each object by itself, not at what clients see."
+)
+def validate(
+    *, files: tuple[Path, ...], output: str, strict: bool, domain: str, objects_only: bool
+) -> int:
     """Check files of config; folders are searched, - is standard input.
 
-    Finds what the server would find in each object by itself. The exit code is 1 if there are
-    errors, else 0.
+    Finds what the server would find in each object by itself, and in the mesh as its clients see
+    it: for each Pod, WorkloadEntry and Sidecar in the files a proxy is thought of. Files without
+    any of them are looked at by themselves. The exit code is 1 if there are errors, else 0.
     """
-    from pilothouse.providers.validate import validate_texts  # noqa: PLC0415 (start-up time)
+    from pilothouse.providers.validate import FileCheck  # noqa: PLC0415 (start-up time)
 
     texts = list(_read(files))
     if not texts:
         raise click.ClickException("There is no .yaml, .yml or .json file there.")
-    findings = validate_texts(texts)
+    check = FileCheck(texts)
+    views, findings = 0, check.findings()
+    if not objects_only and any(change.kind in _CLIENTS for change in check.changes):
+        from pilothouse.runtime.views import view_findings  # noqa: PLC0415 (start-up time)
+
+        views, seen = view_findings(check.changes, domain)
+        findings = tuple(sorted({*findings, *check.located(seen)}))
     if output == "json":
         print_json([finding_data(finding) for finding in reversed(findings)])
     elif output == "yaml":
@@ -42,6 +66,8 @@ def validate(*, files: tuple[Path, ...], output: str, strict: bool) -> int:
         print_findings(findings)
         counts = {each: sum(found.severity is each for found in findings) for each in Severity}
         files_read = f"{len(texts)} file{'s' * (len(texts) != 1)}"
+        if views:
+            files_read += f", {views} view{'s' * (views != 1)}"
         click.echo(
             f"{files_read}: {counts[Severity.ERROR]} errors, {counts[Severity.WARNING]} warnings."
         )

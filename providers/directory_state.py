@@ -244,6 +244,16 @@ class DirectoryState:
         return mesh.change()
 
 
+def located_in(ref: ConfigRef, path: str, place: Place, content: str | bytes) -> ConfigRef:
+    """Return a reference with the file and the line of its field there; raises YamlError."""
+    line = place.line
+    for chunk in chunks_of(path, content):
+        if digest_of(chunk) == place.digest:
+            line = place.line + object_line(Chunk(chunk.text, 1), place.path, ref.path) - 1
+            break
+    return replace(ref, file=path, line=line)
+
+
 def _value_line(path: str, content: str | bytes, at: Place, key: str) -> int:
     """Return the line on which a key of the ConfigMap at a place stands."""
     for chunk in chunks_of(path, content):

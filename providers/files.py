@@ -24,8 +24,8 @@ from pilothouse.providers.directory_state import (
     Change,
     DirectoryState,
     ObjectId,
+    located_in,
 )
-from pilothouse.providers.documents import chunks_of, digest_of, object_line
 from pilothouse.providers.inotify import Inotify
 from pilothouse.providers.walk import (
     UNKNOWN,
@@ -216,16 +216,11 @@ class FileStore:
         if found is None:
             return ref
         name, place = found
-        line = place.line
         try:
-            content = (self._root / name).read_bytes()
-            for chunk in chunks_of(name, content):
-                if digest_of(chunk) == place.digest:
-                    line = object_line(chunk, place.path, ref.path)
-                    break
+            return located_in(ref, name, place, (self._root / name).read_bytes())
         except (OSError, YamlError):
-            pass  # the file changed meanwhile; its first line is still the best answer
-        return replace(ref, file=name, line=line)
+            # The file changed meanwhile; its first line is still the best answer.
+            return replace(ref, file=name, line=place.line)
 
     def _refresh_mesh_files(self) -> list[Change]:
         changes = []

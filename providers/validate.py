@@ -5,18 +5,44 @@ The same functions as the store's, so that both say the same.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from pilothouse.graph.findings import Finding
-from pilothouse.providers.directory_state import DirectoryState
+from pilothouse.api.meta import ObjectKey
+from pilothouse.graph.findings import ConfigRef, Finding
+from pilothouse.providers.directory_state import Change, DirectoryState, ObjectId, located_in
+
+
+class FileCheck:
+    """
+    Files given as (path, content), looked at together, so that an object in two of them is found.
+
+    `changes` are all objects that can be used, in the order read.
+    """
+
+    def __init__(self, texts: Iterable[tuple[str, str | bytes]]) -> None:
+        """Read the files."""
+        self._texts = dict(texts)
+        self._state = DirectoryState()
+        self.changes: list[Change] = []
+        for path, content in self._texts.items():
+            self.changes.extend(self._state.update(path, content))
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what is wrong in the files, with file and line."""
+        return self._state.findings()
+
+    def located(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+        """Return findings on objects with the file and line of each."""
+        return tuple(replace(each, ref=self._locate(each.ref)) for each in findings)
+
+    def _locate(self, ref: ConfigRef) -> ConfigRef:
+        found = self._state.place(ObjectId(ref.kind, ObjectKey(ref.namespace, ref.name)))
+        if found is None:
+            return ref
+        path, place = found
+        return located_in(ref, path, place, self._texts[path])
 
 
 def validate_texts(texts: Iterable[tuple[str, str | bytes]]) -> tuple[Finding, ...]:
-    """
-    Return the findings of files given as (path, content), with file and line.
-
-    Files are looked at together, so that an object that is in two of them is found.
-    """
-    state = DirectoryState()
-    for path, content in texts:
-        state.update(path, content)
-    return state.findings()
+    """Return the findings of files given as (path, content), with file and line."""
+    return FileCheck(texts).findings()

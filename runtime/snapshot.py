@@ -48,16 +48,20 @@ def take_snapshot(
             *((TABLES[kind], key, row) for kind, key, row in store.scan() if kind in TABLES),
         ]
     )
-    proxies = graph.value(roots.proxy_class, proxy)
+    resources = served_to(graph, graph.value(roots.proxy_class, proxy))
+    return Snapshot(resources=resources, findings=(*store.findings(), *graph.findings()))
+
+
+def served_to(graph: Graph, proxies: ProxyClass) -> Mapping[str, tuple[Resource, ...]]:
+    """Return what proxies of a class are served, by type URL in the order they would be sent."""
     clusters = _whole(graph, roots.wildcard(CDS, proxies))
     listeners = _whole(graph, roots.wildcard(LDS, proxies))
-    resources = {
+    return {
         CDS: clusters,
         EDS: _named(graph, EDS, proxies, endpoint_names(clusters)),
         LDS: listeners,
         RDS: _named(graph, RDS, proxies, route_names(listeners)),
     }
-    return Snapshot(resources=resources, findings=(*store.findings(), *graph.findings()))
 
 
 def _whole(graph: Graph, root: roots.Root | None) -> tuple[Resource, ...]:

@@ -200,9 +200,10 @@ def _config(value: Json) -> OwnProxyConfig | None:
             problems.append(f"{path}: {message}")
 
     clean = diagnose(_whole_numbers(known), OwnProxyConfig, "", report, strict=True)
+    own = OwnProxyConfig()
     if not problems:
-        config = msgspec.convert(clean, OwnProxyConfig, dec_hook=decode_scalar)
-        settings = config.connection_settings
+        own = msgspec.convert(clean, OwnProxyConfig, dec_hook=decode_scalar)
+        settings = own.connection_settings
         checked = check_connection_settings(settings, "connectionSettings") if settings else ()
         problems.extend(
             f"{each.path}: {each.message}" for each in checked if each.severity is Severity.ERROR
@@ -210,7 +211,7 @@ def _config(value: Json) -> OwnProxyConfig | None:
     if problems:
         # Headers may keep secrets in; without knowing what was meant nothing is served.
         raise InvalidNode(f"PROXY_CONFIG cannot be used: {problems[0][:256]}")
-    return config
+    return own
 
 
 def _whole_numbers(value: Json) -> object:

@@ -105,6 +105,7 @@ def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
     every = ctx.get(endpoints, EndpointsKey(key.service, key.name.port))
     client = dict(key.client)
     meant = (each for each in key.policy.meant(every, client) if each.has_labels(key.labels))
+    chosen: Iterable[Endpoint]
     if key.reach is None:
         chosen = (each for each in meant if each.address)
     else:

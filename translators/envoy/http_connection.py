@@ -7,7 +7,7 @@ its profile: a stock Envoy refuses a listener that names a filter it was not bui
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from google.protobuf.message import Message
 
@@ -135,8 +135,9 @@ def _describe_client(manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeade
     wanted = headers.forwarded_client_cert if headers else "UNDEFINED"
     if wanted == "UNDEFINED":
         wanted = "APPEND_FORWARD"
-    manager.forward_client_cert_details = (
-        hcm_pb2.HttpConnectionManager.ForwardClientCertDetails.Value(wanted)
+    manager.forward_client_cert_details = cast(
+        "hcm_pb2.HttpConnectionManager.ForwardClientCertDetails",
+        hcm_pb2.HttpConnectionManager.ForwardClientCertDetails.Value(wanted),
     )
     told = headers.set_current_client_cert_details if headers else None
     told = told or ClientCertDetails()

@@ -89,3 +89,55 @@ def test_wrong_use(run: CliRunner, tmp_path: Path) -> None:
     assert run.invoke(cli, ["validate"]).exit_code == 64
     assert run.invoke(cli, ["validate", str(tmp_path / "none.yaml")]).exit_code == 64
     assert run.invoke(cli, ["validate", str(tmp_path)]).exit_code == 1
+
+
+WORLD = """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: default}
+spec: {clusterIP: 10.96.0.1, selector: {app: reviews}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: default, labels: {app: client}}
+status: {podIP: 10.1.0.9, podIPs: [{ip: 10.1.0.9}]}
+"""
+LOST = GOOD.replace("destination: {host: reviews}", "destination: {host: revews, subset: v2}")
+
+
+def test_what_clients_see_is_looked_at(run: CliRunner, tmp_path: Path) -> None:
+    """A destination nobody serves is found with file and line, as a server would (issue 3)."""
+    (tmp_path / "a.yaml").write_text(WORLD)
+    (tmp_path / "b.yaml").write_text(LOST)
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    assert done.exit_code == 0
+    found = {(each["code"], each["file"]) for each in json.loads(done.output)}
+    assert ("UnknownHost", str(tmp_path / "b.yaml")) in found
+    assert run.invoke(cli, ["validate", "--strict", str(tmp_path)]).exit_code == 1
+    shown = run.invoke(cli, ["validate", str(tmp_path)]).output
+    assert "2 files, 1 view: 0 errors, " in shown
+
+
+def test_objects_can_be_looked_at_alone(run: CliRunner, tmp_path: Path) -> None:
+    """Without workloads there is nobody whose view would count, and one may ask for none."""
+    (tmp_path / "b.yaml").write_text(LOST)
+    assert run.invoke(cli, ["validate", str(tmp_path), "-o", "json"]).output == "[]\n"
+    (tmp_path / "a.yaml").write_text(WORLD)
+    done = run.invoke(cli, ["validate", "--objects-only", str(tmp_path), "-o", "json"])
+    assert done.output == "[]\n"
+
+
+def test_a_sidecar_alone_stands_for_a_view(run: CliRunner, tmp_path: Path) -> None:
+    """Its workloads need not be in the files."""
+    world, _, _ = WORLD.partition("---")
+    sidecar = """
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: narrow, namespace: default}
+spec: {workloadSelector: {labels: {app: x}}, egress: [{hosts: ["./*"]}]}
+"""
+    (tmp_path / "a.yaml").write_text(f"{world}{sidecar}---{LOST}")
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    codes = {each["code"] for each in json.loads(done.output)}
+    assert codes == {"UnknownHost", "UnknownSubset"}
