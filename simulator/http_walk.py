@@ -42,6 +42,7 @@ _PASSIVE: Final = frozenset(
     }
 )
 """HTTP filters that neither answer a request nor change where it goes."""
+_AGREED_CODECS: Final = {"h2": Manager.HTTP2, "http/1.1": Manager.HTTP1}
 _PASSIVE_NAMES: Final = frozenset({"istio.alpn", "istio.metadata_exchange", "istio.stats"})
 
 
@@ -57,10 +58,17 @@ class _Way:
     notes: tuple[str, ...] = ()
 
 
-def walk_http(served: ServedConfig, manager: Manager, request: Request, *, is_tls: bool) -> Outcome:
-    """Return the HTTP part of an outcome; `is_tls` says that the chain ended TLS."""
+def walk_http(
+    served: ServedConfig, manager: Manager, request: Request, *, is_tls: bool, agreed: str = ""
+) -> Outcome:
+    """
+    Return the HTTP part of an outcome.
+
+    `is_tls` says that the chain ended TLS, `agreed` on which protocol, if on any.
+    """
     way = _Way()
-    action = _walk(served, manager, request, way, is_tls=is_tls)
+    refused = _refused_by_codec(manager, request, agreed)
+    action = refused or _walk(served, manager, request, way, is_tls=is_tls)
     return Outcome(
         action=action,
         route_configuration=way.configuration,
@@ -75,9 +83,6 @@ def walk_http(served: ServedConfig, manager: Manager, request: Request, *, is_tl
 def _walk(
     served: ServedConfig, manager: Manager, request: Request, way: _Way, *, is_tls: bool
 ) -> Action:
-    refused = _refused_by_codec(manager, request)
-    if refused is not None:
-        return refused
     try:
         http = receive(manager, request, is_tls=is_tls)
     except MalformedRequest as error:
@@ -121,8 +126,10 @@ def _reply(status: int, reason: ReplyReason, text: str) -> LocalReply:
     return LocalReply(status=status, reason=reason, text=text)
 
 
-def _refused_by_codec(manager: Manager, request: Request) -> Action | None:
+def _refused_by_codec(manager: Manager, request: Request, agreed: str) -> Action | None:
     protocol, codec = request.protocol, manager.codec_type
+    if codec == Manager.AUTO:  # what TLS agreed on counts, else the first bytes
+        codec = _AGREED_CODECS.get(agreed, codec)
     if not protocol.is_http:
         return Closed(reason=CloseReason.NOT_HTTP, text="The chain wants HTTP, and this is not.")
     is_http2 = protocol is ApplicationProtocol.HTTP_2

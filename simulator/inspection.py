@@ -14,6 +14,7 @@ from pilothouse._pb.envoy.config.listener.v3.listener_components_pb2 import (
     ListenerFilterChainMatchPredicate,
 )
 from pilothouse._pb.envoy.config.listener.v3.listener_pb2 import Listener
+from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
 from pilothouse.simulator.request import ApplicationProtocol, IpAddress, Request
 from pilothouse.simulator.served import type_name
 
@@ -74,6 +75,12 @@ def inspect(listener: Listener, request: Request) -> Connection:
         alpn=alpn,
         notes=tuple(notes),
     )
+
+
+def negotiated(server: DownstreamTlsContext, offered: tuple[str, ...]) -> str:
+    """Return what TLS agrees on: the first protocol of the server that the client offers."""
+    wanted = server.common_tls_context.alpn_protocols
+    return next((name for name in wanted if name in offered), "")
 
 
 def _is_disabled(listener_filter: ListenerFilter, port: int) -> bool:

@@ -6,24 +6,22 @@ says where it cannot (`NotSimulated`, notes) instead of guessing.
 """
 
 from dataclasses import replace
-from typing import Final
 
 from pilothouse._pb.envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
 from pilothouse.simulator.actions import ClusterShare, TcpForward, at_random_value
 from pilothouse.simulator.clusters import reach
 from pilothouse.simulator.filter_chains import choose_filter_chain
 from pilothouse.simulator.http_walk import walk_http
-from pilothouse.simulator.inspection import inspect
+from pilothouse.simulator.inspection import inspect, negotiated
 from pilothouse.simulator.listeners import choose_listener
 from pilothouse.simulator.outcome import Action, Closed, CloseReason, NotSimulated, Outcome
 from pilothouse.simulator.request import Request
-from pilothouse.simulator.served import ServedConfig, type_name, unpacked
-
-_DOWNSTREAM_TLS: Final = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+from pilothouse.simulator.served import ServedConfig, unpacked
 
 
 def simulate(served: ServedConfig, request: Request) -> Outcome:
@@ -58,11 +56,17 @@ def _through(
     served: ServedConfig, request: Request, chain: FilterChain, reached: Outcome
 ) -> Outcome:
     """Follow the network filters of a chain to the one that ends it."""
-    ends_tls = type_name(chain.transport_socket.typed_config) == _DOWNSTREAM_TLS
-    if ends_tls and request.tls is None:
-        text = "The chain wants TLS, and the client speaks plain text."
-        return replace(reached, action=Closed(reason=CloseReason.NOT_TLS, text=text))
+    server = unpacked(chain.transport_socket.typed_config, DownstreamTlsContext)
+    ends_tls = server is not None
     notes = reached.notes
+    agreed = ""
+    if server is not None:
+        if request.tls is None:
+            text = "The chain wants TLS, and the client speaks plain text."
+            return replace(reached, action=Closed(reason=CloseReason.NOT_TLS, text=text))
+        agreed = negotiated(server, request.tls.alpn)
+        if server.require_client_certificate.value:
+            notes += ("The chain wants a certificate of the client; that it has one is assumed.",)
     for network_filter in chain.filters:
         packed = network_filter.typed_config
         manager = unpacked(packed, hcm_pb2.HttpConnectionManager)
@@ -71,7 +75,7 @@ def _through(
                 text = "The chain wants plain HTTP, and the client speaks TLS."
                 closed = Closed(reason=CloseReason.NOT_HTTP, text=text)
                 return replace(reached, action=closed, notes=notes)
-            found = walk_http(served, manager, request, is_tls=ends_tls)
+            found = walk_http(served, manager, request, is_tls=ends_tls, agreed=agreed)
             return replace(
                 found,
                 listener=reached.listener,

@@ -31,6 +31,11 @@ PATHS = (
     "/", "/v1/books/2", "/items/abc", "/api/v2/x", "/status/200", "/a/../b", "/%61pi/./x",
     "/productpage", "/v1", "/new", "/x.html", "/A", "//double",
 )  # fmt: skip
+ALPNS = ((), ("h2", "http/1.1"), ("http/1.1",), ("istio", "h2"))
+MESH_ALPNS = (
+    ("istio-http/1.1", "istio", "http/1.1"), ("istio-h2", "istio", "h2"), ("istio",),
+    ("istio-peer-exchange", "istio"), ("istio-http/1.0",), ("http/1.1", "istio-h2"),
+)  # fmt: skip
 FIRST_SOURCE_PORT = 20000
 
 
@@ -56,13 +61,19 @@ def probes(served: ServedConfig, ground: Ground, count: int, seed: int = 1) -> I
     places = list(_places(served, ground))
     routes = [*served.route_configurations.values(), *_inline_routes(served)]
     names = _server_names(served)
+    ends_tls = any(
+        chain.HasField("transport_socket")
+        for listener in served.listeners
+        for chain in listener.filter_chains
+    )
+    tls_share, alpns = (0.6, (*ALPNS, *MESH_ALPNS)) if ends_tls else (0.12, ALPNS)
     for number in range(count):
         place = chance.choice(places)
         kind = chance.choices([*ApplicationProtocol], weights=[2, 70, 15, 13])[0]
         parts = _http_parts(routes, place, chance) if kind.is_http else {}
         tls = None
-        if chance.random() < 0.12:
-            alpn = chance.choice(((), ("h2", "http/1.1"), ("http/1.1",), ("istio", "h2")))
+        if chance.random() < tls_share:
+            alpn = chance.choice(alpns)
             tls = TlsHello(server_name=_varied(chance.choice(names), chance), alpn=alpn)
         is_inbound = place.direction is Direction.INBOUND
         source = ground.peer_address if is_inbound else ground.own_address

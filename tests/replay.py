@@ -10,8 +10,9 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,7 +31,9 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
     http_connection_manager_pb2 as hcm_pb2,
 )
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
-from pilothouse.simulator.request import ApplicationProtocol, Request
+from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
+from pilothouse.certs.authority import Authority, KeyPair
+from pilothouse.simulator.request import ApplicationProtocol, Request, TlsHello
 from pilothouse.simulator.served import ServedConfig, unpacked
 
 Json = dict[str, Any]
@@ -90,11 +93,32 @@ def _named_chains(listener: Listener) -> Listener:
 
 def _named(chain: FilterChain, name: str) -> None:
     chain.name = name
+    server = unpacked(chain.transport_socket.typed_config, DownstreamTlsContext)
+    if server is not None:
+        _show_own_certificate(chain, server)
     for each in chain.filters:
         manager = unpacked(each.typed_config, hcm_pb2.HttpConnectionManager)
         if manager is not None and manager.HasField("route_config"):
             _named_routes(manager.route_config, name)
             each.typed_config.Pack(manager)
+
+
+def _show_own_certificate(chain: FilterChain, server: DownstreamTlsContext) -> None:
+    """Have a chain end TLS with a certificate at hand, and ask the client for none."""
+    common = server.common_tls_context
+    context = DownstreamTlsContext()
+    context.common_tls_context.alpn_protocols.extend(common.alpn_protocols)
+    own = context.common_tls_context.tls_certificates.add()
+    shown = _certificate()
+    own.certificate_chain.inline_bytes = shown.certificate_pem
+    own.private_key.inline_bytes = shown.key_pem
+    chain.transport_socket.typed_config.Pack(context)
+
+
+@cache
+def _certificate() -> KeyPair:
+    now = datetime.now(UTC)
+    return Authority.create("test", now).issue_server(["server.example"], now)
 
 
 def _named_routes(configuration: RouteConfiguration, prefix: str = "") -> RouteConfiguration:
@@ -225,6 +249,9 @@ async def _send(request: Request, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (request.address, request.port))
         try:
+            if request.tls is not None:
+                await _send_in_tls(request, request.tls, sock)
+                return
             await loop.sock_sendall(sock, b"".join(_bytes(request)))
             seen = b""
             while data := await loop.sock_recv(sock, 65536):
@@ -236,9 +263,7 @@ async def _send(request: Request, sock: socket.socket) -> None:
 
 
 def _bytes(request: Request) -> Iterator[bytes]:
-    if request.tls is not None:
-        yield _client_hello(request.tls.server_name, request.tls.alpn)
-    elif request.protocol is ApplicationProtocol.TCP:
+    if request.protocol is ApplicationProtocol.TCP:
         yield b"\x00\x01\x02 not http at all\r\n\r\n"
     elif request.protocol is ApplicationProtocol.HTTP_2:
         yield from _http2(request)
@@ -251,17 +276,39 @@ def _bytes(request: Request) -> Iterator[bytes]:
         yield b"\r\n"
 
 
-def _client_hello(server_name: str, alpn: Sequence[str]) -> bytes:
+async def _send_in_tls(request: Request, hello: TlsHello, sock: socket.socket) -> None:
+    """Send a request within TLS, to whoever ends it; nobody may, and then nothing is said."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; loading roots is slow
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    if alpn:
-        context.set_alpn_protocols(list(alpn))
-    outgoing = ssl.MemoryBIO()
-    session = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=server_name or None)
-    with suppress(ssl.SSLWantReadError):
-        session.do_handshake()
-    return outgoing.read()
+    if hello.alpn:
+        context.set_alpn_protocols(list(hello.alpn))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname=hello.server_name or None)
+    loop = asyncio.get_running_loop()
+
+    async def until(step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                if data := outgoing.read():
+                    await loop.sock_sendall(sock, data)
+                data = await loop.sock_recv(sock, 65536)
+                if not data:
+                    raise ConnectionResetError from None
+                incoming.write(data)
+
+    try:
+        await until(session.do_handshake)
+        await until(lambda: session.write(b"".join(_bytes(request))))
+        seen = b""
+        while data := await until(lambda: session.read(65536)):
+            seen += data
+            if b"\r\n\r\n" in seen or seen == b"ok" or _has_http2_answer(seen):
+                break
+    except ssl.SSLError:
+        return  # whoever is there speaks no TLS, or refuses this one
 
 
 def _http2(request: Request) -> Iterator[bytes]:

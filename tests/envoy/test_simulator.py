@@ -28,8 +28,6 @@ def why_not_comparable(served: ServedConfig) -> str:
         if listener.use_original_dst.value and address == "::":
             return "it takes IPv6 only, and interception is set up for IPv4"
         for chain in listener.filter_chains:
-            if chain.HasField("transport_socket"):
-                return "its listeners end TLS with certificates, which come over SDS"
             for each in chain.filters:
                 if b"istio.alpn" in each.typed_config.value:
                     return "it is for an Envoy with Istio's own filters"
