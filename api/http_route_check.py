@@ -73,6 +73,8 @@ RETRY_ON: Final = frozenset(
 REDIRECT_CODES: Final = (0, 301, 302, 303, 307, 308)
 _LARGEST_BODY: Final = 1024 * 1024
 
+_ADD_PERCENTAGE: Final = "Add percentage.value, such as 100."
+
 
 def check_route(route: HttpRoute, path: str, *, is_delegate: bool) -> Iterator[Problem]:
     """Yield what is wrong with one HTTP rule."""
@@ -253,7 +255,7 @@ def _check_fault(fault: HttpFault, path: str) -> Iterator[Problem]:
             yield from percent(delay.percentage.value, f"{at}.percentage.value")
         elif not delay.percent:
             message = "Without a percentage the delay meets no request."
-            yield warning(at, message, "Add percentage.value, such as 100.")
+            yield warning(at, message, _ADD_PERCENTAGE, "FaultWithoutPercentage")
     if abort is not None:
         at = f"{path}.abort"
         yield from one_of(abort, at, "http_status", "grpc_status", "http2_error", required=True)
@@ -271,7 +273,7 @@ def _check_fault(fault: HttpFault, path: str) -> Iterator[Problem]:
             yield from percent(abort.percentage.value, f"{at}.percentage.value")
         else:
             message = "Without a percentage the abort meets no request."
-            yield warning(at, message, "Add percentage.value, such as 100.")
+            yield warning(at, message, _ADD_PERCENTAGE, "FaultWithoutPercentage")
 
 
 def _check_cors(cors: CorsPolicy, path: str) -> Iterator[Problem]:

@@ -5,17 +5,24 @@ The SPIFFE identities of the service accounts that run its endpoints, and the na
 declares, under the mesh's trust domain and every alias of it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
+from pilothouse.model.endpoint import account_path
 from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.entry_traits import entry_traits
+from pilothouse.model.inputs import SERVICES
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.services import ServiceKey, service
 
 SPIFFE: Final = "spiffe://"
+KUBERNETES_ACCOUNTS: Final = "alpha.istio.io/kubernetes-serviceaccounts"
+"""Annotation of a Service: names of service accounts of its namespace, with commas."""
+
+CANONICAL_ACCOUNTS: Final = "alpha.istio.io/canonical-serviceaccounts"
+"""Annotation of a Service: whole names as certificates have them, with commas."""
 
 
 @query
@@ -39,9 +46,24 @@ def service_identities(ctx: Ctx, key: ServiceKey) -> tuple[str, ...]:
         if endpoint.account
     }
     names = [f"{SPIFFE}{domains[0]}/{account}" for account in accounts]
-    if not owner.is_kubernetes:
+    if owner.is_kubernetes:
+        names.extend(_annotated(ctx, ObjectKey(owner.namespace, owner.key.name), domains[0]))
+    else:
         names.extend(ctx.get(entry_traits, ObjectKey(owner.namespace, owner.key.name)).names)
     return in_every_domain(names, domains)
+
+
+def _annotated(ctx: Ctx, key: ObjectKey, domain: str) -> Iterator[str]:
+    """Yield what annotations of a Kubernetes Service add: accounts of other places (K8-10)."""
+    row = ctx.row(SERVICES, key)
+    annotations = row.meta.annotations if row else {}
+    for name in _listed(annotations.get(KUBERNETES_ACCOUNTS, "")):
+        yield f"{SPIFFE}{domain}/{account_path(key.namespace, name)}"
+    yield from _listed(annotations.get(CANONICAL_ACCOUNTS, ""))
+
+
+def _listed(text: str) -> Iterator[str]:
+    return (part.strip() for part in text.split(",") if part.strip())
 
 
 def in_every_domain(names: Iterable[str], domains: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pilothouse.model.delegation import Rule, written_rules
 from pilothouse.model.names import DEFAULT_ROUTE, BadName, ClusterName
 from pilothouse.translators.envoy.cors import CORS_FILTER, cors_policy
 from pilothouse.translators.envoy.encoding import pack
-from pilothouse.translators.envoy.faults import FAULT_FILTER, fault_findings, http_fault
+from pilothouse.translators.envoy.faults import FAULT_FILTER, http_fault
 from pilothouse.translators.envoy.hash_policies import hash_policy
 from pilothouse.translators.envoy.http_connection import ALPN_OVERRIDE_FILTER
 from pilothouse.translators.envoy.matches import is_catch_all, reads_claims, route_match
@@ -139,8 +139,6 @@ def _rule_route(located: Rule, context: RouteContext, report: Report) -> Route:
     route = Route(metadata=context.metadata(located))
     set_action(route, rule, context, ref, report)
     if rule.fault is not None:
-        for finding in fault_findings(rule.fault, ref.at(f"{ref.path}.fault")):
-            report(finding)
         fault = http_fault(rule.fault)
         if fault is not None:
             route.typed_per_filter_config[FAULT_FILTER].CopyFrom(pack(fault))

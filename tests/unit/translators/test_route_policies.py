@@ -132,30 +132,17 @@ def test_abort(error, expected):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "code", "path"),
+    "wanted",
     [
-        ({"delay": {"fixedDelay": "1s"}}, "FaultWithoutPercentage", "delay"),
-        ({"abort": {"httpStatus": 500}}, "FaultWithoutPercentage", "abort"),
-        (
-            {"delay": {"exponentialDelay": "1s", "percentage": {"value": 1}}},
-            "FaultNotSupported",
-            "delay.exponentialDelay",
-        ),
-        (
-            {"abort": {"http2Error": "x", "percentage": {"value": 1}}},
-            "FaultNotSupported",
-            "abort.http2Error",
-        ),
-        (
-            {"abort": {"grpcStatus": "BUSY", "percentage": {"value": 1}}},
-            "FaultNotSupported",
-            "abort.grpcStatus",
-        ),
+        {"delay": {"fixedDelay": "1s"}},
+        {"abort": {"httpStatus": 500}},
+        {"delay": {"exponentialDelay": "1s", "percentage": {"value": 1}}},
+        {"abort": {"http2Error": "x", "percentage": {"value": 1}}},
     ],
 )
-def test_a_fault_that_never_happens(wanted, code, path):
-    """VS-36, VS-37: nothing is sent, and that is said."""
-    assert fault(wanted) == (None, [(code, f"spec.http[0].fault.{path}")])
+def test_a_fault_that_never_happens(wanted):
+    """VS-36, VS-37: nothing is sent; reading the object has said so."""
+    assert fault(wanted) == (None, [])
 
 
 def test_a_fault_turned_off():
