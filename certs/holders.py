@@ -36,10 +36,15 @@ _Test = Callable[[Roots | None, Roots | None], bool]
 
 @dataclass(frozen=True, slots=True)
 class HoldersAt:
-    """The ledger at a moment: the `Holdings` of a rotation."""
+    """
+    The ledger at a moment: the `Holdings` of a rotation.
+
+    `empty_handed` are keys that are known to have nothing after all.
+    """
 
     holders: "Holders"
     now: datetime
+    empty_handed: frozenset[str] = frozenset()
 
     def all_trust(self, root: str) -> bool:
         """Whether every holder trusts a root."""
@@ -68,9 +73,10 @@ class HoldersAt:
 
     def _any(self, counts: _Test) -> bool:
         return any(
-            max(group.values()) > self.now
+            until > self.now and key not in self.empty_handed
             for (trusts, uses), group in self.holders.groups.items()
             if counts(trusts, uses)
+            for key, until in group.items()
         )
 
     def _who(self, counts: _Test) -> dict[str, datetime]:
@@ -79,7 +85,7 @@ class HoldersAt:
             for (trusts, uses), group in self.holders.groups.items()
             if counts(trusts, uses)
             for key, until in group.items()
-            if until > self.now
+            if until > self.now and key not in self.empty_handed
         }
 
 
@@ -145,6 +151,6 @@ class Holders:
             self.forget(key)
         return ended
 
-    def at(self, now: datetime) -> HoldersAt:
-        """Return the ledger as of a moment."""
-        return HoldersAt(self, now)
+    def at(self, now: datetime, empty_handed: frozenset[str] = frozenset()) -> HoldersAt:
+        """Return the ledger as of a moment, some holders left out."""
+        return HoldersAt(self, now, empty_handed)

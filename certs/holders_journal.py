@@ -53,6 +53,16 @@ class HoldersJournal:
         if self.holders.note(key, holding):
             self._append(_line(key, holding))
 
+    def may_use(self, key: str, root: str, until: datetime) -> None:
+        """Note that a holder is about to be given a certificate of a root, beside what it has."""
+        before = self.holders.get(key)
+        if before is None:
+            self.note(key, Holding(until=until))
+            return
+        uses = None if before.uses is None else before.uses | {root}
+        until = max(until, before.until)
+        self.note(key, Holding(trusts=before.trusts, uses=uses, until=until))
+
     def forget(self, key: str) -> None:
         """Forget a holder."""
         if self.holders.forget(key):

@@ -191,6 +191,11 @@ class MeshAuthority:
 
     # -- for others -------------------------------------------------------------------------------
 
+    @property
+    def follower(self) -> HeldCertificates:
+        """Who wants to be told of proxies that come and go; once it is started."""
+        return self._held
+
     def rows(self) -> list[Change]:
         """Return the rows that others read the trusted roots from."""
         material = self._material

@@ -41,6 +41,7 @@ from pilothouse.runtime.findings import FindingsLog
 from pilothouse.runtime.inspection import ServerInspection
 from pilothouse.runtime.known_callers import KnownCallers
 from pilothouse.runtime.metrics import Metrics
+from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
@@ -100,6 +101,9 @@ class ControlPlane:
             observer=self.metrics,
             clock=time.monotonic,
         )
+        self._mode_changes = ModeChanges(
+            self.graph, self.streams, self.cycle.put, clock=time.monotonic
+        )
         self.inspection = ServerInspection(
             graph=self.graph,
             store=self.store,
@@ -149,6 +153,7 @@ class ControlPlane:
                     tasks.create_task(self.store.watch(self._changed), name="watch"),
                     tasks.create_task(self._report_findings(), name="findings"),
                     tasks.create_task(self._tidy.run(), name="tidy"),
+                    tasks.create_task(self._mode_changes.run(), name="mode changes"),
                 ]
                 if ports.secure_grpc is not None:
                     running += [
@@ -264,7 +269,7 @@ class ControlPlane:
     # -- while running ----------------------------------------------------------------------------
 
     def _changed(self, changes: list[Change]) -> None:
-        self.cycle.offer(changes)
+        self.cycle.offer(self._mode_changes.take(changes))
         self._findings_changed.set()
 
     async def _publish(self) -> None:
@@ -272,6 +277,8 @@ class ControlPlane:
         self._findings_changed.set()
 
     def _followers(self) -> Iterator[ProxyFollower]:
+        if self.authority is not None:
+            yield self.authority.follower
         if self.workload_certificates is not None:
             yield self.workload_certificates
 
@@ -296,8 +303,10 @@ class ControlPlane:
             await self.secure_port.update(await self.authority.port_material())
 
     async def _renew_certificate(self) -> None:
+        # The server's own certificate lives no longer than those of workloads.
+        lifetime_seconds = self.settings.workload_cert_ttl.total_seconds()
         while True:
-            await asyncio.sleep(_LOOK_AT_CERTIFICATE_SECONDS)
+            await asyncio.sleep(min(_LOOK_AT_CERTIFICATE_SECONDS, lifetime_seconds / 8))
             try:
                 await self._update_port()
             except (FrontFailed, Refusal) as failure:

@@ -19,6 +19,7 @@ from pilothouse.certs.issued import IssuedChain
 from pilothouse.certs.material import fingerprint, load_certificates, to_pem
 from pilothouse.model.credentials import BUILTIN, CA_SUFFIX, ROOTS, WORKLOAD
 from pilothouse.model.identity import WorkloadIdentity
+from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import SDS, Resource
 from pilothouse.model.secret_access import reader_of
 from pilothouse.xds.publisher import Member
@@ -59,6 +60,8 @@ class HeldCertificates:
         self._bundles: dict[bytes, frozenset[str]] = {}
         self._leaf_by_version: dict[str, _Leaf] = {}
         self._roots_by_version: dict[str, frozenset[str]] = {}
+        self._keys: dict[WorkloadIdentity, dict[str, int]] = {}
+        self._empty_handed: frozenset[str] = frozenset()
         self.connected_keys: frozenset[str] = frozenset()
 
     # -- what the authority tells -----------------------------------------------------------------
@@ -83,6 +86,8 @@ class HeldCertificates:
             now = self._clock()
             leaves[:] = [leaf for leaf in leaves if leaf.until > now]
             leaves.append(_Leaf(chain.leaf_pem, chain.root, chain.not_after))
+            for key in self._keys.get(identity, ()):
+                self._journal.may_use(key, chain.root, chain.not_after)
             return
         self._journal.note(
             f"leaf:{chain.serial}",
@@ -104,28 +109,54 @@ class HeldCertificates:
     def look(self) -> HoldersAt:
         """Note what every connected proxy has acknowledged; return all that is known now."""
         now = self._clock()
-        keys = set()
+        keys, empty_handed = set[str](), set[str]()
         for key, identity, member in self._concerned():
-            watch = member.session.watches.get(SDS)
-            is_new = self._journal.holders.get(key) is None
-            if is_new and (watch is None or not watch.subscription.names):
-                continue  # it was given nothing yet
             keys.add(key)
-            self._journal.note(key, self._holding(key, identity, member, now))
+            watch = member.session.watches.get(SDS)
+            before = self._journal.holders.get(key)
+            if (watch is None or not watch.subscription.names) and _is_unknown(before):
+                empty_handed.add(key)  # it was given nothing, in this connection or another
+                continue
+            self._journal.note(key, self._holding(before, identity, member, now))
         self.connected_keys = frozenset(keys)
+        self._empty_handed = frozenset(empty_handed)
         self._journal.drop_ended(now)
-        return self._journal.holders.at(now)
+        return self._journal.holders.at(now, self._empty_handed)
+
+    # -- a follower of streams --------------------------------------------------------------------
+
+    def connected(self, proxy: Proxy) -> None:
+        """Note a proxy before it is given anything, so that a kill does not lose it."""
+        identity, key = _identity(proxy), _key(proxy)
+        if identity is None:
+            return
+        self._keys.setdefault(identity, {})[key] = self._keys.get(identity, {}).get(key, 0) + 1
+        if self._journal.holders.get(key) is None:
+            self._journal.note(key, Holding(until=self._clock() + self._assumed_life))
+
+    def disconnected(self, proxy: Proxy) -> None:
+        """Keep what it had, if it was given anything."""
+        identity, key = _identity(proxy), _key(proxy)
+        if identity is None:
+            return
+        streams = self._keys.get(identity, {})
+        streams[key] = streams.get(key, 1) - 1
+        if streams[key] <= 0:
+            del streams[key]
+            if key in self._empty_handed:
+                self._journal.forget(key)
+        if not streams:
+            self._keys.pop(identity, None)
 
     def _concerned(self) -> Iterator[tuple[str, WorkloadIdentity, Member]]:
         for info, member in self._streams.members():
-            reader = reader_of(info.proxy)
-            if reader.identity is not None and reader.wants_certificates:
-                yield f"node:{info.proxy.id}", reader.identity, member
+            identity = _identity(info.proxy)
+            if identity is not None:
+                yield _key(info.proxy), identity, member
 
     def _holding(
-        self, key: str, identity: WorkloadIdentity, member: Member, now: datetime
+        self, before: Holding | None, identity: WorkloadIdentity, member: Member, now: datetime
     ) -> Holding:
-        before = self._journal.holders.get(key)
         trusts = self._trusted(member)
         if trusts is None and before is not None:
             trusts = before.trusts
@@ -191,6 +222,19 @@ class HeldCertificates:
                     self._leaf_by_version.clear()
                 self._leaf_by_version[resource.version] = leaf
         return leaf
+
+
+def _key(proxy: Proxy) -> str:
+    return f"node:{proxy.id}"
+
+
+def _identity(proxy: Proxy) -> WorkloadIdentity | None:
+    reader = reader_of(proxy)
+    return reader.identity if reader.wants_certificates else None
+
+
+def _is_unknown(holding: Holding | None) -> bool:
+    return holding is None or (holding.trusts is None and holding.uses is None)
 
 
 def _acknowledged(
