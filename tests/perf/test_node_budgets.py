@@ -12,7 +12,7 @@ import pytest
 from pilothouse.api.decode import decode
 from pilothouse.graph.core import Graph
 from pilothouse.model.inputs import TABLES
-from pilothouse.model.proxies import NodeType, Proxy
+from pilothouse.model.proxies import CertificateSource, NodeType, Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.translators.envoy import roots
 
@@ -99,7 +99,13 @@ class Run(NamedTuple):
 class MadeMesh:
     """A mesh with its proxies' roots pinned."""
 
-    def __init__(self, services: int, proxies: int) -> None:
+    def __init__(
+        self,
+        services: int,
+        proxies: int,
+        certificates: CertificateSource = CertificateSource.NONE,
+    ) -> None:
+        self.certificates = certificates
         self.services = services
         self.proxies = proxies
         self.graph = Graph()
@@ -125,6 +131,7 @@ class MadeMesh:
             namespace=namespace,
             domain=f"{namespace}.svc.cluster.local",
             labels=(("app", f"s{number}"),),
+            certificates=self.certificates,
         )
         known = self.graph.pin(roots.proxy_class, proxy).value
         self.classes.add(known)
@@ -164,6 +171,17 @@ def test_an_endpoint_event_runs_two_nodes_and_one_per_view(meshes: list[MadeMesh
         assert run.total == 2 + views, run
         assert (run.dirty, run.changed) == (views, views), run
         mesh.edit(slice_of(57))
+
+
+def test_with_mutual_tls_an_endpoint_event_runs_one_node_more() -> None:
+    """Who runs the endpoints is looked at; clusters name them, and as it is the same stay clean."""
+    for services, proxies in VARIANTS:
+        mesh = MadeMesh(services, proxies, CertificateSource.ADS)
+        views = min(proxies, NAMESPACES)
+        run = mesh.edit(slice_of(57, last=8))
+        assert run.total == 3 + views, run
+        assert run.dirty <= views + len(mesh.classes), run
+        assert run.changed == views, run
 
 
 def test_an_endpoint_event_that_says_nothing_new_pushes_nothing(meshes: list[MadeMesh]) -> None:
