@@ -26,7 +26,6 @@ ALGORITHMS: Final = (
 )  # fmt: skip
 SKEW: Final = timedelta(seconds=60)
 """How far the clocks of token issuers may be off."""
-_SMALLEST_RSA_BITS: Final = 2_048
 _SUBJECT_PREFIX: Final = "system:serviceaccount:"
 
 
@@ -79,17 +78,10 @@ def verify(token: Unverified, key: Key, algorithms: Sequence[str] = ALGORITHMS) 
         raise CredentialRefused("it is signed with an algorithm that is not accepted")
     if "crit" in token.header or "b64" in token.header:
         raise CredentialRefused("its header asks for extensions")
-    if _is_weak(key):
-        raise CredentialRefused("the key it is signed with is too small")
     try:
         jws.deserialize_compact(token.text, key, algorithms=[str(algorithm)])
     except (JoseError, ValueError, TypeError, KeyError) as error:
         raise CredentialRefused("its signature is not good") from error
-
-
-def _is_weak(key: Key) -> bool:
-    bits = getattr(key.public_key, "key_size", None) if key.key_type == "RSA" else None
-    return bits is not None and bits < _SMALLEST_RSA_BITS
 
 
 def check_times(token: Unverified, now: datetime, skew: timedelta = SKEW) -> datetime:

@@ -77,6 +77,23 @@ class DurationType(click.ParamType[timedelta]):
             self.fail(f"{error}.", param, ctx)
 
 
+class CipherSuitesType(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "NAMES"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,  # noqa: ARG002 (click's signature)
+        ctx: click.Context | None,  # noqa: ARG002 (click's signature)
+    ) -> tuple[str, ...]:
+        """Split them; which are known is checked with the other settings."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
+
+
 class LogLevelType(click.Choice[str]):
     """A log level, also in istiod's form ``default:info``."""
 
@@ -191,6 +208,19 @@ class LogLevelType(click.Choice[str]):
     type=DurationType(),
     default=f"{int(DEFAULT_SETTLE.total_seconds())}s",
     help="How long all proxies must have what a step of a root's rotation needs.",
+)
+@_option(
+    "--oidc-issuers",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="YAML or JSON of token issuers (OIDC) whose tokens are accepted on the secure port.",
+)
+@_option(
+    "--tls-cipher-suites",
+    "--tlsCipherSuites",
+    type=CipherSuitesType(),
+    default="",
+    help="Cipher suites of TLS 1.2 on the secure port, comma-separated; empty means the good ones.",
 )
 @_option(
     "--allow-remote-plaintext",

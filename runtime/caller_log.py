@@ -78,6 +78,10 @@ class CallerLog:
             "Times that the process which ends TLS was replaced.",
             registry=registry,
         )
+        self._key_fetches = {
+            True: _fetches(registry, "success", "Fetches of token issuers' keys that succeeded."),
+            False: _fetches(registry, "fail", "Fetches of token issuers' keys that failed."),
+        }
         self._lines = FewLines(clock)
 
     def recognised(self, caller: Caller, credentials: Credentials) -> None:
@@ -95,6 +99,10 @@ class CallerLog:
         self._failures.inc()
         if self._lines.passes():
             log.warning("callers.unknown", peer=credentials.address, reasons=list(reasons))
+
+    def keys_fetched(self, is_success: bool) -> None:  # noqa: FBT001 (a callback's one fact)
+        """Count a fetch of a token issuer's keys."""
+        self._key_fetches[is_success].inc()
 
     def turned_away(self, counts: Mapping[str, int], address: str, detail: str) -> None:
         """Count and log connections that came to nothing."""
@@ -119,3 +127,7 @@ class CallerLog:
         """Count and log that the front died."""
         self._restarts.inc()
         log.error("secure_port.front_ended", exit_code=exit_code, remedy="It is started again.")
+
+
+def _fetches(registry: CollectorRegistry, how: str, text: str) -> Counter:
+    return Counter(f"pilot_jwks_resolver_network_fetch_{how}", text, registry=registry)

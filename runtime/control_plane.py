@@ -16,6 +16,7 @@ from aiohttp import web
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.certs.client_certificates import ClientCertificates
 from pilothouse.certs.front.supervisor import FrontFailed
+from pilothouse.certs.oidc_issuers import read_issuers
 from pilothouse.certs.refusals import Refusal
 from pilothouse.certs.service import refuse_all
 from pilothouse.graph.core import Graph
@@ -124,9 +125,11 @@ class ControlPlane:
         self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
         self.known_callers = KnownCallers(
             ca_dir=settings.ca_dir,
+            oidc_issuers=read_issuers(settings.oidc_issuers) if settings.oidc_issuers else (),
             trust_domains=self._trust_domains,
             caller_log=self._caller_log,
-            clock=_utc_now,
+            wall_clock=_utc_now,
+            clock=time.monotonic,
         )
         self.secure_port = SecurePort(
             self.streams,
@@ -135,6 +138,7 @@ class ControlPlane:
             root_namespace=lambda: self._mesh_config().root_namespace,
             caller_log=self._caller_log,
             clock=time.monotonic,
+            cipher_suites=settings.tls_cipher_suites,
         )
         self._web = web.AppRunner(monitoring_app(self.inspection), access_log=None)
 
@@ -294,9 +298,9 @@ class ControlPlane:
     def _mesh_config(self) -> MeshConfig:
         return self.graph.store(MESH_CONFIG).rows.get(THE_MESH) or MeshConfig()
 
-    def _trust_domains(self) -> frozenset[str]:
+    def _trust_domains(self) -> tuple[str, ...]:
         config = self._mesh_config()
-        return frozenset((config.trust_domain, *config.trust_domain_aliases))
+        return (config.trust_domain, *config.trust_domain_aliases)
 
     async def _update_port(self) -> None:
         if self.authority is not None:

@@ -6,7 +6,7 @@ each ends with the life of its credential (`pilothouse.xds.streams` sees to that
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,8 @@ from typing import Final
 import structlog
 
 from pilothouse.certs.callers import Authenticator, Callers, CertificateAuthenticator
+from pilothouse.certs.oidc import OidcAuthenticator
+from pilothouse.certs.oidc_issuers import Issuer
 from pilothouse.certs.token_callers import TokenAuthenticator
 from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.xds.streams import Streams
@@ -31,17 +33,33 @@ class KnownCallers:
         self,
         *,
         ca_dir: Path | None,
-        trust_domains: Callable[[], Collection[str]],
+        oidc_issuers: Sequence[Issuer],
+        trust_domains: Callable[[], Sequence[str]],
         caller_log: CallerLog,
-        clock: Callable[[], datetime],
+        wall_clock: Callable[[], datetime],
+        clock: Callable[[], float],
     ) -> None:
-        """Know certificates, and tokens of `ca_dir` if there is one."""
+        """
+        Know certificates, tokens of `ca_dir` if there is one, and tokens of `oidc_issuers`.
+
+        `trust_domains` are the mesh's own and then its aliases.
+        """
         self._tokens = (
-            TokenAuthenticator(ca_dir, clock, trust_domains) if ca_dir is not None else None
+            TokenAuthenticator(ca_dir, wall_clock, trust_domains) if ca_dir is not None else None
         )
-        chain: list[Authenticator] = [CertificateAuthenticator(clock)]
+        chain: list[Authenticator] = [CertificateAuthenticator(wall_clock)]
         if self._tokens is not None:
             chain.append(self._tokens)
+        if oidc_issuers:
+            chain.append(
+                OidcAuthenticator(
+                    oidc_issuers,
+                    trust_domain=lambda: trust_domains()[0],
+                    wall_clock=wall_clock,
+                    clock=clock,
+                    fetched=caller_log.keys_fetched,
+                )
+            )
         self.chain = Callers(chain, caller_log)
 
     async def end_revoked(self, streams: Streams) -> None:

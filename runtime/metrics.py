@@ -269,6 +269,7 @@ _ISTIO_COUNTERS: Final = (
     "pilot_xds_expired_nonce",
     "pilot_inbound_updates",
     "pilot_push_triggers",
+    "citadel_server_authentication_failure_count",
     "citadel_server_csr_count",
     "citadel_server_success_cert_issuance_count",
     "citadel_server_csr_parsing_err_count",

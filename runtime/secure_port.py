@@ -16,8 +16,10 @@ from typing import Any, Final
 
 import grpc
 import structlog
+from msgspec.structs import replace
 
 from pilothouse.certs.callers import Callers
+from pilothouse.certs.front.ciphers import openssl_ciphers
 from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.peers import CallerFinder, Peers, Recognise
 from pilothouse.certs.front.supervisor import TlsFront
@@ -51,13 +53,19 @@ class SecurePort:
         root_namespace: Callable[[], str],
         caller_log: CallerLog,
         clock: Callable[[], float],
+        cipher_suites: Sequence[str] = (),
     ) -> None:
-        """Serve `streams` to whom `callers` know; `recognise` reads client certificates."""
+        """
+        Serve `streams` to whom `callers` know; `recognise` reads client certificates.
+
+        `cipher_suites` are those of TLS 1.2 by istiod's names; none means the good ones.
+        """
         self._streams = streams
         self._recognise = recognise
         self._root_namespace = root_namespace
         self._caller_log = caller_log
         self._clock = clock
+        self._ciphers = openssl_ciphers(cipher_suites)
         self._directory: Path | None = None
         self._listener: socket.socket | None = None
         self._front: TlsFront | None = None
@@ -100,7 +108,7 @@ class SecurePort:
             observer=self._caller_log,
             clock=self._clock,
         )
-        await self._front.start(material)
+        await self._front.start(replace(material, ciphers=self._ciphers))
         self._caller_log.connections.set_function(lambda: len(self.peers))
         return address.with_port(self._listener.getsockname()[1])
 
@@ -116,7 +124,7 @@ class SecurePort:
         Raises: FrontFailed: It cannot be used, and the port goes on with what it has.
         """
         if self._front is not None:
-            await self._front.update(material)
+            await self._front.update(replace(material, ciphers=self._ciphers))
 
     async def stop(self, grace_seconds: float) -> None:
         """Say goodbye to streams, then end the front; `run` must have ended."""

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from pilothouse.certs.front.ciphers import OPENSSL_NAMES
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
 from pilothouse.runtime.addresses import LOOPBACK, Address, InvalidSetting
 
@@ -54,6 +55,9 @@ class Settings:
     must be seen to have what a step of a rotation needs. `drain` is how long streams may finish
     after a signal.
 
+    `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
+    the secure port, by istiod's names; none means the good ones.
+
     Raises: InvalidSetting: An address would be reachable from other machines without protection,
         or durations contradict each other.
     """
@@ -75,6 +79,8 @@ class Settings:
     ca_rotation_settle: timedelta = DEFAULT_SETTLE
     workload_cert_ttl: timedelta = DEFAULT_TTL
     max_workload_cert_ttl: timedelta = LONGEST_TTL
+    oidc_issuers: Path | None = None
+    tls_cipher_suites: tuple[str, ...] = ()
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
@@ -95,6 +101,12 @@ class Settings:
                 " authentication yet but shows the mesh's whole config; bind 127.0.0.1 and put"
                 " an authenticating proxy in front.",
             )
+        for suite in self.tls_cipher_suites:
+            if suite not in OPENSSL_NAMES:
+                raise InvalidSetting(
+                    "--tls-cipher-suites",
+                    f"{suite!r} is not offered; known are {', '.join(OPENSSL_NAMES)}.",
+                )
         if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
             raise InvalidSetting(
                 "--debounce",

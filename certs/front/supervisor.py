@@ -106,7 +106,7 @@ class TlsFront:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reader: asyncio.StreamReader | None = None
-        self._configured: asyncio.Future[str] | None = None
+        self._configured: asyncio.Future[str | None] | None = None
         self._updating = asyncio.Lock()
 
     @property
@@ -203,7 +203,7 @@ class TlsFront:
         """Close the socket pair, upon which the front ends; return its exit code."""
         self._peers.clear()
         if self._configured is not None and not self._configured.done():
-            self._configured.set_result("the front ended")
+            self._configured.set_result(None)  # its successor will be given the new material
         writer, process = self._writer, self._process
         self._writer = self._reader = self._process = None
         if writer is not None:
