@@ -22,7 +22,9 @@ from pilothouse.demo.envoy import EnvoyProcess, find_envoy
 from pilothouse.demo.errors import DemoError, NotReady
 from pilothouse.demo.ground import Ground
 from pilothouse.demo.guard import owner
+from pilothouse.demo.identity import Issuer
 from pilothouse.demo.process import ChildProcess
+from pilothouse.model.proxies import CertificateSource
 from pilothouse.translators.envoy.bootstrap import (
     PipeAddress,
     SocketAddress,
@@ -58,6 +60,7 @@ class BookinfoMesh:
         self._delta = delta
         self._children: list[ChildProcess] = []
         self._control_plane: ChildProcess | None = None
+        self._issuer: Issuer | None = None
 
     @property
     def url(self) -> str:
@@ -91,9 +94,10 @@ class BookinfoMesh:
         await self.ground.open(self.workloads)
         for workload in self.workloads:
             await self._start_app(workload)
+        issuer = self._issuer = Issuer.make(self.workdir / "ca")
         await self._start_control_plane()
         for workload in self.workloads:
-            await self._start_envoy(workload, binary)
+            await self._start_envoy(workload, binary, issuer)
         await asyncio.gather(
             *(envoy.wait_ready(timeout_seconds=_START_SECONDS) for envoy in self.envoys.values())
         )
@@ -205,14 +209,13 @@ class BookinfoMesh:
                 "pilothouse",
                 "serve",
                 f"--config-dir={self.config_dir}",
+                f"--ca-dir={self.workdir / 'ca'}",
+                "--grpc-addr=127.0.0.1:0",
                 # After a restart the Envoys look for it where it was.
-                f"--grpc-addr={address}:{self.ports.get('grpc', 0)}",
-                "--secure-grpc-addr=off",
+                f"--secure-grpc-addr={address}:{self.ports.get('secure_grpc', 0)}",
                 "--monitoring-addr=127.0.0.1:0",
                 f"--ports-file={ports_file}",
                 "--log-format=json",
-                # Only a namespace that exists for this demo is not loopback.
-                *(() if address == "127.0.0.1" else ("--allow-remote-plaintext",)),
             ],
             log_dir=self.workdir,
             # Safe path: a folder named like a module in the current directory must not be taken.
@@ -230,8 +233,8 @@ class BookinfoMesh:
             raise NotReady("The control plane", _START_SECONDS, "\n".join(child.tail())) from None
         self.ports = ports
 
-    async def _start_envoy(self, workload: BookinfoWorkload, binary: Path) -> None:
-        folder = self.workdir / workload.name
+    async def _start_envoy(self, workload: BookinfoWorkload, binary: Path, issuer: Issuer) -> None:
+        folder, uid = self.workdir / workload.name, self.ground.envoy_uid
         config = bootstrap(
             Workload(
                 name=workload.name,
@@ -240,10 +243,12 @@ class BookinfoMesh:
                 labels=workload.labels,
                 service_account=workload.service_account,
                 interception_mode=self.ground.interception_mode,
+                certificates=CertificateSource.ADS,
             ),
             control_plane=SocketAddress(
-                address=self.ground.control_plane_address, port=self.ports["grpc"]
+                address=self.ground.control_plane_address, port=self.ports["secure_grpc"]
             ),
+            tls=issuer.equip(folder, workload.namespace, workload.service_account, uid),
             admin=PipeAddress(path=str(self._admin_path(workload))),
             delta=self._delta,
         )
@@ -253,7 +258,7 @@ class BookinfoMesh:
             name=f"{workload.name}-envoy",
             binary=binary,
             netns=self.ground.netns(workload),
-            uid=self.ground.envoy_uid,
+            uid=uid,
         )
         self.envoys[workload.name] = envoy
         await envoy.start()

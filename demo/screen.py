@@ -71,6 +71,7 @@ class RichScreen:
         """Print the last table and the verdict."""
         self._end_live()
         self._console.print(_table(outcome.anyone, outcome.jason))
+        self._console.print(_callers(outcome.anyone, outcome.jason))
         if outcome.applied is not None:
             first = (
                 f"; the first answer that showed it came after {_ms(outcome.first_seen)}"
@@ -112,6 +113,17 @@ def _table(anyone: Seen, jason: Seen) -> Table:
             _codes(seen.ratings),
             f"{seen.median_seconds * 1000:.0f} ms",
         )
+    return table
+
+
+def _callers(anyone: Seen, jason: Seen) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("service")
+    table.add_column("called by, over mutual TLS", overflow="fold")
+    table.add_column("calls", justify="right")
+    for (service, identity), count in sorted((anyone.callers + jason.callers).items()):
+        shown = Text(identity) if identity else Text("nobody known: plain text", style="red")
+        table.add_row(service, shown, str(count))
     return table
 
 

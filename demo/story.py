@@ -96,6 +96,11 @@ class Pace:
     patience_seconds: float = 60.0
 
 
+def knows_all_callers(seen: Seen) -> bool:
+    """Tell whether every call inside the mesh came with a verified identity."""
+    return all(identity for _, identity in seen.callers)
+
+
 def _all_v1(seen: Seen) -> bool:
     return set(seen.statuses) == {200} and set(seen.versions) == {"v1"}
 
@@ -242,7 +247,8 @@ async def _watch(
         screen.table(anyone, jason)
         is_late = time.monotonic() > deadline
         if anyone.count >= stage.anyone and jason.count >= stage.jason:
-            if stage.check(anyone, jason):
+            is_known = knows_all_callers(anyone) and knows_all_callers(jason)
+            if is_known and stage.check(anyone, jason):
                 return anyone, jason, True
             if not is_late:
                 # The first requests may have met a mesh that was still warming up.

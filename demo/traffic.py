@@ -27,7 +27,8 @@ class Sample:
 
     `started` is on the clock of `time.monotonic`; `status` and `ratings_status` are HTTP codes, 0
     if there was no answer, `ratings_status` None if that version of reviews asks nobody; `version`
-    is empty if reviews did not answer.
+    is empty if reviews did not answer. `callers` are pairs of a service that was called for the
+    page and the identity its sidecar verified of the caller (empty: none).
     """
 
     user: str
@@ -36,6 +37,7 @@ class Sample:
     status: int
     version: str = ""
     ratings_status: int | None = None
+    callers: tuple[tuple[str, str], ...] = ()
 
     @property
     def ended(self) -> float:
@@ -51,6 +53,7 @@ class Seen:
     versions: Counter[str]
     statuses: Counter[int]
     ratings: Counter[int]
+    callers: Counter[tuple[str, str]]
     median_seconds: float
 
     def share(self, version: str) -> float:
@@ -66,6 +69,7 @@ def summarise(samples: Iterable[Sample]) -> Seen:
         versions=Counter(sample.version for sample in kept if sample.version),
         statuses=Counter(sample.status for sample in kept),
         ratings=Counter(s.ratings_status for s in kept if s.ratings_status is not None),
+        callers=Counter(pair for sample in kept for pair in sample.callers),
         median_seconds=median(s.latency_seconds for s in kept) if kept else 0.0,
     )
 
@@ -159,6 +163,13 @@ def _sample(
     # The page itself is always shown; the worst of what it asked for is what the reader saw.
     worst = max(status, reviews["status"], details["status"])
     body = reviews["body"] if reviews["status"] == 200 else {}
+    callers = []
+    if details["status"] == 200:
+        callers.append(("details", details["body"]["caller"]))
+    if body:
+        callers.append(("reviews", body["caller"]))
+        if body["ratings_status"] == 200:
+            callers.append(("ratings", body["ratings_caller"]))
     return Sample(
         user=user,
         started=started,
@@ -166,4 +177,5 @@ def _sample(
         status=worst,
         version=body.get("version", ""),
         ratings_status=body.get("ratings_status"),
+        callers=tuple(callers),
     )

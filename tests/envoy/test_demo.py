@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from rich.console import Console
 
 from pilothouse.demo import guard
-from pilothouse.demo.bookinfo import stage_text
+from pilothouse.demo.bookinfo import SERVICE_PORT, stage_text
 from pilothouse.demo.command import FAILED, OK, Options, run
 from pilothouse.demo.envoy import EnvoyProcess, find_envoy
 from pilothouse.demo.errors import ChildExited, EnvoyMissing, NotReady
 from pilothouse.demo.ground import LoopbackGround
-from pilothouse.demo.mesh import BookinfoMesh
+from pilothouse.demo.mesh import FRONT, BookinfoMesh
 from pilothouse.demo.process import ChildProcess
 from pilothouse.demo.story import READERS, STAGES
 from pilothouse.demo.traffic import Traffic
@@ -163,6 +164,18 @@ async def test_a_restart_of_the_control_plane_costs_no_request(short_path: Path)
     assert {sample.status for sample in samples} == {200}
     assert {sample.version for sample in samples if sample.user == ""} == {"v1"}
     assert rejections(short_path) == []
+
+
+async def test_only_members_of_the_mesh_are_let_in(short_path: Path) -> None:
+    """S-PA-6: a plain request to a STRICT workload ends before the program; the front page answers."""
+    mesh = BookinfoMesh(LoopbackGround(loopback=LOOPBACK), workdir=short_path / "w")
+    async with mesh, aiohttp.ClientSession() as stranger:
+        async with stranger.get(mesh.url) as page:
+            assert page.status == 200
+        for workload in mesh.workloads:
+            if workload.name != FRONT:
+                with pytest.raises(aiohttp.ClientError):
+                    await stranger.get(f"http://{workload.address}:{SERVICE_PORT}/")
 
 
 needs_namespaces = pytest.mark.skipif(

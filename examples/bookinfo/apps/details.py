@@ -1,15 +1,16 @@
 """Bookinfo's details: facts about the book. Calls nobody."""
 
-from service import Answer, Headers, Service
+from service import Answer, Headers, Service, caller
 
 details = Service("details")
 
 
-def answer(path: str, _headers: Headers) -> Answer:
-    """``/details``: author, year, pages."""
+def answer(path: str, headers: Headers) -> Answer:
+    """``/details``: author, year, pages, and who asked."""
     if path != "/details":
         return 404, {"error": f"no such page: {path}"}
-    return 200, {"author": "William Shakespeare", "year": 1595, "pages": 200}
+    facts = {"author": "William Shakespeare", "year": 1595, "pages": 200}
+    return 200, facts | {"caller": caller(headers)}
 
 
 details.run(answer)

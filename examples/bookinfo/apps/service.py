@@ -9,6 +9,7 @@ that say on whose behalf it asks, as any program in a mesh that routes by header
 import argparse
 import http.client
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -18,9 +19,18 @@ from typing import Any
 HANDED_ON = ("end-user", "x-request-id", "traceparent", "tracestate")
 CALL_TIMEOUT_SECONDS = 10.0
 
+IDENTITY = re.compile(r'(?:^|;)URI="?([^;,"]+)')
+
 Headers = Mapping[str, str]
 Answer = tuple[int, Any]
 """HTTP status and body; a text is sent as HTML, anything else as JSON."""
+
+
+def caller(headers: Headers) -> str:
+    """Return the identity that the sidecar verified of whoever sent a request; empty if none."""
+    *_, last = headers.get("x-forwarded-client-cert", "").split(",")
+    found = IDENTITY.search(last)
+    return found[1] if found else ""
 
 
 class Service:

@@ -78,6 +78,12 @@ async def test_the_page_shows_stars_of_the_version_behind_it(start: Start) -> No
     assert body["reviews"]["body"]["colour"] == "red"
     assert [r["stars"] for r in body["reviews"]["body"]["reviews"]] == [5, 4]
 
+    told = 'By=spiffe://t/ns/n/sa/me;Hash=1;Subject="";URI=spiffe://t/ns/n/sa/first,'
+    told += 'By=spiffe://t/ns/n/sa/me;Hash=2;Subject="O=a,b";URI=spiffe://t/ns/n/sa/last'
+    _, facts = await get(details, "/details", x_forwarded_client_cert=told)
+    assert facts["caller"] == "spiffe://t/ns/n/sa/last"
+    assert body["details"]["body"]["caller"] == ""
+
     status, html = await get(page, "/productpage?u=jason")
     assert status == 200
     assert "signed in as jason" in html
@@ -104,7 +110,8 @@ async def test_the_reader_is_handed_on(start: Start) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         lines = [line.split(": ", 1) for line in head.splitlines()[1:] if ": " in line]
         received.set_result({name.lower(): value for name, value in lines})
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        body = b'{"stars": {}, "caller": ""}'
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         await writer.drain()
         writer.close()
         await writer.wait_closed()

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pilothouse.demo.screen import RichScreen
-from pilothouse.demo.story import STAGES, Outcome, Stage
+from pilothouse.demo.story import STAGES, Outcome, Stage, knows_all_callers
 from pilothouse.demo.traffic import Sample, Seen, summarise
 
 ALL_V1, SPLIT, JASON_V2, FAULT = STAGES
@@ -115,3 +115,19 @@ def test_a_broken_promise_is_said() -> None:
         screen.outcome(Outcome(stage=SPLIT, anyone=V1, jason=V1, is_seen=False))
 
     assert "NOT seen in traffic" in paper.getvalue()
+
+
+def test_every_call_must_come_with_an_identity() -> None:
+    """A stage is not seen as long as anything travels in plain text (S-PA-6)."""
+
+    def summed(*callers: tuple[str, str]) -> Seen:
+        samples = [
+            Sample(user="", started=0.0, latency_seconds=0.0, status=200, callers=(pair,))
+            for pair in callers
+        ]
+        return summarise(samples)
+
+    known = ("details", "spiffe://cluster.local/ns/default/sa/bookinfo-productpage")
+    assert knows_all_callers(summed(known, known))
+    assert summed(known, known).callers == {known: 2}
+    assert not knows_all_callers(summed(known, ("reviews", "")))
