@@ -121,6 +121,10 @@ class Catalog:
             return Root(endpoints, name)
         return Root(routes, (proxy_class, name)) if type_url == RDS else None
 
+    @staticmethod
+    def shared_by(type_url, proxy_class):
+        return proxy_class if type_url == RDS else None
+
     def commit(self, *changes):
         """Set (type URL, name, text or None) rows, and rows of other tables by (table, ...)."""
         self.graph.commit((TABLES.get(table, table), name, row) for table, name, row in changes)

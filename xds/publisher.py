@@ -1,17 +1,17 @@
 """
 From the graph to the sessions: who is told what, after a commit.
 
-Owns the graph's pins. Sessions of one proxy class share a `Channel`; a channel pins the whole types
-and the named resources its sessions ask for, once each, and classes that agree on a resource share
-its node. After a commit only the dirty roots are evaluated, and only the sessions that hold a
-changed resource are marked and woken: cost follows what is affected.
+Owns the graph's pins: the whole types and the named resources that sessions ask for, once each for
+all classes of proxies that agree on what they depend on. After a commit only the dirty roots are
+evaluated, and only the sessions that hold a changed resource are marked and woken: cost follows
+what is affected.
 
 What sessions see changes in one step after all roots are evaluated, so that no session sees new
 routes before new clusters. Single-threaded; yields to the event loop where evaluation is long.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -21,11 +21,11 @@ from pilothouse.model.layers import ResourceSet
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import WILDCARD_TYPES, Resource
 from pilothouse.xds.changes import Comparison
+from pilothouse.xds.channels import Channel, Entry, Shelf
 from pilothouse.xds.requests import Request, Variant
 from pilothouse.xds.session import Effects, Outgoing, Session
 
 YIELD_AFTER_SECONDS: Final = 0.005
-FEW_CHANNELS: Final = 24
 _NOTHING: Final[Mapping[str, Resource]] = MappingProxyType({})
 
 
@@ -51,48 +51,9 @@ class Roots(Protocol):
     def named(self) -> Callable[[str, Any, str], tuple[Query[Any, Any], Any] | None]:
         """(type URL, class, name) -> root of a Resource or None; None if it is not served."""
 
-
-class _Entry:
-    """A pinned root, the value last published, and the channels that show it."""
-
-    __slots__ = ("changed_at", "channels", "name", "node", "type_url", "value")
-
-    def __init__(self, type_url: str, name: str | None, node: Node) -> None:
-        self.type_url = type_url
-        self.name = name
-        self.node = node
-        self.value: Any = node.value
-        self.changed_at = node.changed_at
-        # A tuple until there are many: a mesh of 1,000 services has 10,000 entries of few channels.
-        self.channels: tuple[Channel, ...] | dict[Channel, None] = ()
-
-    def add(self, channel: "Channel") -> None:
-        """Show it in a channel, once."""
-        if isinstance(self.channels, dict):
-            self.channels[channel] = None
-        elif channel not in self.channels:
-            more = (*self.channels, channel)
-            self.channels = more if len(more) <= FEW_CHANNELS else dict.fromkeys(more)
-
-    def drop(self, channel: "Channel") -> None:
-        """Show it in a channel no more."""
-        if isinstance(self.channels, dict):
-            self.channels.pop(channel, None)
-        else:
-            self.channels = tuple(other for other in self.channels if other is not channel)
-
-
-class Channel:
-    """The sessions of one proxy class, and the roots they are served from."""
-
-    __slots__ = ("members", "named", "proxy_class", "wildcards")
-
-    def __init__(self, proxy_class: Any) -> None:  # noqa: ANN401 (opaque and hashable)
-        """Begin without sessions."""
-        self.proxy_class = proxy_class
-        self.members: dict[Member, None] = {}
-        self.wildcards: dict[str, _Entry] = {}
-        self.named: dict[str, dict[str, _Entry]] = {}
+    @property
+    def shared_by(self) -> Callable[[str, Any], Hashable]:
+        """(type URL, class) -> what decides `named`: classes that agree on it share all of it."""
 
 
 class Member:
@@ -118,7 +79,7 @@ class Member:
 
     def wildcard(self, type_url: str) -> Mapping[str, Resource] | None:
         """Return everything of a type; None while that is not known."""
-        entry = self.channel.wildcards.get(type_url)
+        entry = self.channel.entry(type_url, None)
         if entry is None:
             return _NOTHING
         value: ResourceSet | None = entry.value
@@ -128,7 +89,7 @@ class Member:
         """Return one resource; None if it does not exist."""
         if type_url in WILDCARD_TYPES:
             return (self.wildcard(type_url) or _NOTHING).get(name)
-        entry = self.channel.named.get(type_url, {}).get(name)
+        entry = self.channel.entry(type_url, name)
         if entry is None:
             return None
         value: Resource | None = entry.value
@@ -163,7 +124,8 @@ class Publisher:
         self._roots = roots
         self._clock = clock
         self._channels: dict[Any, Channel] = {}
-        self._entries: dict[Node, _Entry] = {}
+        self._shelves: dict[tuple[str, Hashable], Shelf] = {}
+        self._entries: dict[Node, Entry] = {}
         self._classes: dict[Node, dict[Member, None]] = {}
 
     # -- sessions ---------------------------------------------------------------------------------
@@ -199,12 +161,12 @@ class Publisher:
         channel, type_url = member.channel, effects.type_url
         if type_url in WILDCARD_TYPES:
             if effects.is_new_type:
-                self._pin_wildcard(channel, type_url)
+                self._pin_whole(channel, type_url)
             return
         if effects.added:
             self._pin_named(channel, type_url, effects.added)
         if effects.dropped:
-            self._unpin_named(channel, type_url, effects.dropped)
+            self._unpin_named(channel.shelves[type_url], effects.dropped)
 
     @property
     def root_count(self) -> int:
@@ -221,7 +183,7 @@ class Publisher:
     async def publish(self) -> int:
         """Evaluate what the last commits made dirty, then mark and wake; return sessions marked."""
         committed_at = self._clock()
-        changed: list[_Entry] = []
+        changed: list[Entry] = []
         moved: list[Node] = []
         yielded_at = committed_at
         for node in self._graph.take_dirty():
@@ -247,7 +209,7 @@ class Publisher:
         return len(woken)
 
     def _mark(
-        self, entry: _Entry, comparison: Comparison, now: float, woken: dict[Member, None]
+        self, entry: Entry, comparison: Comparison, now: float, woken: dict[Member, None]
     ) -> None:
         old, entry.value = entry.value, entry.node.value
         entry.changed_at = entry.node.changed_at
@@ -258,11 +220,12 @@ class Publisher:
             names = comparison.changed_names(old, entry.value)
             if not names:
                 return
-        for channel in entry.channels:
-            for member in channel.members:
-                if member.watches(entry.type_url, entry.name):
-                    member.session.changed(entry.type_url, names, now)
-                    woken[member] = None
+        for shelf in entry.shelves:
+            for channel in shelf.channels:
+                for member in channel.members:
+                    if member.watches(shelf.type_url, entry.name):
+                        member.session.changed(shelf.type_url, names, now)
+                        woken[member] = None
 
     def _move(self, node: Node, now: float, woken: dict[Member, None]) -> None:
         for member in tuple(self._classes.get(node, ())):
@@ -272,7 +235,7 @@ class Publisher:
             new.members[member] = None
             for type_url, watch in member.session.watches.items():
                 if type_url in WILDCARD_TYPES:
-                    self._pin_wildcard(new, type_url)
+                    self._pin_whole(new, type_url)
                 else:
                     self._pin_named(new, type_url, watch.subscription.names)
             member.channel = new
@@ -290,49 +253,61 @@ class Publisher:
 
     def _depart(self, member: Member, channel: Channel) -> None:
         del channel.members[member]
-        if channel.members:
-            for type_url, watch in member.session.watches.items():
-                if type_url not in WILDCARD_TYPES:
-                    self._unpin_named(channel, type_url, watch.subscription.names)
-            return
-        del self._channels[channel.proxy_class]
-        for entry in channel.wildcards.values():
-            self._release(entry, channel)
-        for entries in channel.named.values():
-            for entry in entries.values():
-                self._release(entry, channel)
+        if not channel.members:
+            del self._channels[channel.proxy_class]
+        for type_url, shelf in channel.shelves.items():
+            if not channel.members:
+                del shelf.channels[channel]
+            if not shelf.channels:
+                del self._shelves[type_url, shelf.key]
+                for entry in shelf.entries.values():
+                    self._release(entry, shelf)
+            elif type_url not in WILDCARD_TYPES and type_url in member.session.watches:
+                self._unpin_named(shelf, member.session.watches[type_url].subscription.names)
 
-    def _pin_wildcard(self, channel: Channel, type_url: str) -> None:
-        if type_url not in channel.wildcards:
-            root = self._roots.wildcard(type_url, channel.proxy_class)
-            if root is not None:
-                channel.wildcards[type_url] = self._hold(Root(*root), type_url, None, channel)
+    def _shelf(self, channel: Channel, type_url: str, key: Hashable) -> Shelf:
+        shelf = channel.shelves.get(type_url)
+        if shelf is None:
+            shelf = self._shelves.get((type_url, key))
+            if shelf is None:
+                shelf = self._shelves[type_url, key] = Shelf(type_url, key)
+            channel.shelves[type_url] = shelf
+            shelf.channels[channel] = None
+        return shelf
+
+    def _pin_whole(self, channel: Channel, type_url: str) -> None:
+        root = self._roots.wildcard(type_url, channel.proxy_class)
+        if root is not None:
+            shelf = self._shelf(channel, type_url, root)
+            if None not in shelf.entries:
+                shelf.entries[None] = self._hold(Root(*root), None, shelf)
 
     def _pin_named(self, channel: Channel, type_url: str, names: Iterable[str]) -> None:
-        entries = channel.named.setdefault(type_url, {})
+        key = self._roots.shared_by(type_url, channel.proxy_class)
+        shelf = self._shelf(channel, type_url, key)
+        entries = shelf.entries
         for name in names:
             if name not in entries:
                 root = self._roots.named(type_url, channel.proxy_class, name)
                 if root is not None:
-                    entries[name] = self._hold(Root(*root), type_url, name, channel)
+                    entries[name] = self._hold(Root(*root), name, shelf)
 
-    def _unpin_named(self, channel: Channel, type_url: str, names: Iterable[str]) -> None:
-        entries = channel.named.get(type_url, {})
+    def _unpin_named(self, shelf: Shelf, names: Iterable[str]) -> None:
         for name in names:
-            if name in entries and not any(m.watches(type_url, name) for m in channel.members):
-                self._release(entries.pop(name), channel)
+            if name in shelf.entries and not shelf.is_wanted(name):
+                self._release(shelf.entries.pop(name), shelf)
 
-    def _hold(self, root: Root, type_url: str, name: str | None, channel: Channel) -> _Entry:
+    def _hold(self, root: Root, name: str | None, shelf: Shelf) -> Entry:
         node = self._graph.fresh(root.query, root.key)
         entry = self._entries.get(node)
         if entry is None:
             self._graph.pin(root.query, root.key)
-            entry = self._entries[node] = _Entry(type_url, name, node)
-        entry.add(channel)
+            entry = self._entries[node] = Entry(name, node)
+        entry.shelves = (*entry.shelves, shelf)
         return entry
 
-    def _release(self, entry: _Entry, channel: Channel) -> None:
-        entry.drop(channel)
-        if not entry.channels:
+    def _release(self, entry: Entry, shelf: Shelf) -> None:
+        entry.shelves = tuple(other for other in entry.shelves if other is not shelf)
+        if not entry.shelves:
             del self._entries[entry.node]
             self._graph.unpin(entry.node.query, entry.node.key)  # type: ignore[arg-type]  # a root

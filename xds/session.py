@@ -24,7 +24,8 @@ from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.requests import DeltaRequest, InvalidRequest, Request, SotwRequest, Variant
 from pilothouse.xds.subscription import SubscriptionChange
-from pilothouse.xds.watch import Draft, View, Watch
+from pilothouse.xds.watch import Draft, Watch
+from pilothouse.xds.watch_state import View
 
 WARMING_LIMIT_SECONDS: Final = 5.0
 """How long listeners and routes wait for new clusters, and removals for the first requests."""

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from pilothouse.xds.requests import InvalidRequest
+from pilothouse.xds.shared_mapping import SharedMapping
 
 WILDCARD: Final = "*"
 MAX_NAMES: Final = 100_000
@@ -49,7 +50,7 @@ class Subscription:
 
     def __init__(self, *, has_wildcard: bool) -> None:
         """Want nothing yet."""
-        self.names: dict[str, None] = {}
+        self.names: SharedMapping[None] = SharedMapping()
         self.wildcard = False
         self._has_wildcard = has_wildcard
         self._is_explicit = False
@@ -66,7 +67,9 @@ class Subscription:
         self._is_explicit = self._is_explicit or bool(wanted)
         wildcard = WILDCARD in wanted or not self._is_explicit
         wanted.pop(WILDCARD, None)
-        old, self.names = self.names, wanted
+        old, self.names = self.names, SharedMapping()
+        self.names.update(wanted)
+        self.names.fold()
         return self._change(
             added=tuple(name for name in wanted if name not in old),
             dropped=tuple(name for name in old if name not in wanted),
@@ -96,6 +99,7 @@ class Subscription:
             del self.names[name]
         added = tuple(name for name in asked if name not in self.names)
         self.names.update(asked)
+        self.names.fold()
         if len(self.names) > MAX_NAMES:
             raise InvalidRequest(f"more than {MAX_NAMES} resource names on one stream")
         change = self._change(added=added, dropped=gone, wildcard=wildcard, asks_again=asks_again)

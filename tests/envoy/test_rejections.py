@@ -103,6 +103,9 @@ class Slipping:
         root = roots.named(type_url, proxies, name)
         return roots.Root(self._query, root) if type_url == self._kind else root
 
+    def shared_by(self, type_url: str, proxies: Any) -> Any:
+        return roots.shared_by(type_url, proxies)
+
 
 @pytest.fixture
 def short_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

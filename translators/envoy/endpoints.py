@@ -36,12 +36,18 @@ MUTUAL_TLS_ENDPOINT: Final = struct_pb2.Struct()
 MUTUAL_TLS_ENDPOINT.fields["tlsMode"].string_value = "istio"
 
 
-class AssignmentQuestion(NamedTuple):
-    """The load assignment of a cluster as proxies of a scope see it."""
+class AssignmentView(NamedTuple):
+    """What load assignments depend on of those who ask for them."""
 
     scope: Scope
     labels: tuple[tuple[str, str], ...]
-    view: EndpointView
+    endpoints: EndpointView
+
+
+class AssignmentQuestion(NamedTuple):
+    """The load assignment of a cluster as proxies of a view see it."""
+
+    view: AssignmentView
     name: str
 
 
@@ -67,22 +73,23 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
         name = ClusterName.parse(asked.name)
     except ValueError:
         return None
+    view = asked.view
     # Not by `service_for_host`: that would be a second node for each of very many.
-    owner = reached(ctx, asked.scope, name.host)
+    owner = reached(ctx, view.scope, name.host)
     if owner is None or owner.port(name.port) is None or owner.host != name.host:
         return None
     if owner.resolution is not Resolution.ENDPOINTS:
         return None  # its cluster finds endpoints by itself, and some of it is not for EDS
     key = governing_rule(
-        ctx, RuleQuestion(asked.scope.namespace, asked.labels, name.host, owner.namespace)
+        ctx, RuleQuestion(view.scope.namespace, view.labels, name.host, owner.namespace)
     )
     rule = ctx.get(merged_rule, key) if key else None
     labels = labels_of_subset(rule, name.subset)
     if labels is None:
         return None
     policy = endpoint_policy(ctx, owner, name.port, name.subset, rule)
-    client = policy.seen_by(asked.view.labels)
-    reach = asked.view.reach
+    client = policy.seen_by(view.endpoints.labels)
+    reach = view.endpoints.reach
     return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy, reach))
 
 

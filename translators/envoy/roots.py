@@ -5,6 +5,7 @@ The only list of what can be served: (type, proxy class, name) -> the query that
 node, so classes that agree on what a resource depends on share it.
 """
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from pilothouse.graph.core import Ctx, Query, query
@@ -19,14 +20,18 @@ from pilothouse.translators.envoy.clusters_inbound import (
     inbound_clusters,
     standing_clusters,
 )
-from pilothouse.translators.envoy.endpoints import AssignmentQuestion, load_assignment_for
+from pilothouse.translators.envoy.endpoints import (
+    AssignmentQuestion,
+    AssignmentView,
+    load_assignment_for,
+)
 from pilothouse.translators.envoy.listeners_inbound import inbound_listeners
 from pilothouse.translators.envoy.listeners_outbound import outbound_listeners
 from pilothouse.translators.envoy.route_configurations import route_configuration
 from pilothouse.translators.envoy.secrets import SecretQuestion, secret_for
 from pilothouse.translators.envoy.virtual_host_plan import RouteQuestion, RouteView
 
-__all__ = ["Root", "named", "proxy_class", "wildcard"]
+__all__ = ["Root", "named", "proxy_class", "shared_by", "wildcard"]
 
 
 class Root(NamedTuple):
@@ -65,15 +70,26 @@ def wildcard(type_url: str, proxies: ProxyClass) -> Root | None:
 
 def named(type_url: str, proxies: ProxyClass, name: str) -> Root | None:
     """Return the root of one resource (a Resource or None), None if the type is not served."""
-    view = proxies.view
     if type_url == EDS:
-        asked = AssignmentQuestion(view.scope, view.labels, proxies.endpoints, name)
-        return Root(load_assignment_for, asked)
+        return Root(load_assignment_for, AssignmentQuestion(_assignment_view(proxies), name))
     if type_url == RDS:
-        return Root(route_configuration, RouteQuestion(RouteView.of(view), name))
+        return Root(route_configuration, RouteQuestion(RouteView.of(proxies.view), name))
     if type_url == SDS:
         return Root(secret_for, SecretQuestion(proxies.reader, name))
     return None
+
+
+def shared_by(type_url: str, proxies: ProxyClass) -> Hashable:
+    """Return the part of a class that decides the roots of `named`, None if none are served."""
+    if type_url == EDS:
+        return _assignment_view(proxies)
+    if type_url == RDS:
+        return RouteView.of(proxies.view)
+    return proxies.reader if type_url == SDS else None
+
+
+def _assignment_view(proxies: ProxyClass) -> AssignmentView:
+    return AssignmentView(proxies.view.scope, proxies.view.labels, proxies.endpoints)
 
 
 @query

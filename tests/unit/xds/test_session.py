@@ -5,8 +5,8 @@ from xds_model import Client, World, resource
 
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.xds.requests import DeltaRequest, InvalidRequest, SotwRequest, Variant
+from pilothouse.xds.selection import MAX_DELTA_BYTES
 from pilothouse.xds.session import MAX_TYPES, WARMING_LIMIT_SECONDS, Session
-from pilothouse.xds.watch import MAX_DELTA_BYTES
 
 both = pytest.mark.parametrize("variant", list(Variant))
 
