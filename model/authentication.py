@@ -2,11 +2,12 @@
 PeerAuthentication: whether a workload's callers must, may or must not use mutual TLS.
 
 The mesh says, a namespace may say otherwise, and so may a selector for single workloads and their
-ports (security.md S-PA-1 to S-PA-3). Read by a workload's own listeners and by its clients.
+ports (security.md S-PA-1 to S-PA-3). Read by a workload's own listeners and by its clients; while
+modes change, the two see different things for a moment (`mode_change`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -14,8 +15,14 @@ from pilothouse.api.meta import selects
 from pilothouse.api.peer_authentication import MutualTls, PeerAuthentication
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
-from pilothouse.model.inputs import PEER_AUTHENTICATIONS
+from pilothouse.model.inputs import (
+    FORMER_PEER_AUTHENTICATIONS,
+    MODE_CHANGE,
+    PEER_AUTHENTICATIONS,
+    THE_MESH,
+)
 from pilothouse.model.mesh import mesh_config
+from pilothouse.model.mode_change import Step
 from pilothouse.model.visibility import is_discovered
 
 UNSET: Final = "UNSET"
@@ -57,6 +64,26 @@ class Authentication:
         return next((each.mode for each in self.ports if each.port == port), self.mode)
 
 
+def _while_changing(former: Authentication, now: Authentication) -> Authentication:
+    """
+    Return what servers take while clients change over from `former` to `now`.
+
+    Both, where one of the two is plain text only; else there is nothing to wait for: clients that
+    have certificates use mutual TLS with PERMISSIVE as with STRICT.
+    """
+
+    def both(before: MtlsMode, after: MtlsMode) -> MtlsMode:
+        is_turn = (before is MtlsMode.DISABLE) != (after is MtlsMode.DISABLE)
+        return MtlsMode.PERMISSIVE if is_turn else after
+
+    numbers = dict.fromkeys(each.port for each in (*former.ports, *now.ports))
+    return Authentication(
+        mode=both(former.mode, now.mode),
+        ports=tuple(PortMode(n, both(former.at(n), now.at(n))) for n in sorted(numbers)),
+        sources=now.sources,
+    )
+
+
 class SelectingPolicy(NamedTuple):
     """A policy for the workloads that carry its labels; `mode` is None where it inherits."""
 
@@ -75,10 +102,16 @@ class SelectingPolicy(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceAuthentication:
-    """What holds in a namespace, and its policies with a selector, the oldest first."""
+    """
+    What holds in a namespace, and its policies with a selector, the oldest first.
+
+    While that changes, `former` is what held before, and `step` says whom the change has reached.
+    """
 
     everywhere: Authentication = Authentication()
     selecting: tuple[SelectingPolicy, ...] = ()
+    former: "NamespaceAuthentication | None" = None
+    step: Step | None = None
 
     def selected(self, labels: Mapping[str, str]) -> tuple[SelectingPolicy, ...]:
         """Return the policies that select a workload with these labels; the first one counts."""
@@ -86,36 +119,63 @@ class NamespaceAuthentication:
 
     def of(self, labels: Mapping[str, str]) -> Authentication:
         """Return what holds for a workload with these labels."""
-        if not self.selecting:
-            return self.everywhere
-        found = self.selected(labels)
+        now = self._after(labels)
+        return now if self.former is None else _while_changing(self.former.of(labels), now)
+
+    def for_clients(self, labels: Mapping[str, str]) -> Authentication:
+        """Return what its clients go by."""
+        if self.former is not None and self.step is Step.SERVERS:
+            return self.former.of(labels)
+        return self._after(labels)
+
+    def _after(self, labels: Mapping[str, str]) -> Authentication:
+        found = self.selected(labels) if self.selecting else ()
         return found[0].over(self.everywhere) if found else self.everywhere
 
 
+class Scope(NamedTuple):
+    """A namespace, now or as it was before the change under way."""
+
+    namespace: str
+    is_former: bool
+
+
 @query
-def mesh_authentication(ctx: Ctx, _key: None) -> Authentication:
+def mesh_authentication(ctx: Ctx, is_former: bool) -> Authentication:  # noqa: FBT001 (a key)
     """Return what holds where a namespace says nothing: PERMISSIVE, or the root's word (S-PA-3)."""
-    root = ctx.get(mesh_config, None).root_namespace
-    rows = _policies(ctx, root)
+    scope = Scope(ctx.get(mesh_config, None).root_namespace, is_former)
+    rows = _policies(ctx, scope)
     for row in rows:
-        if row.spec.labels:
+        if row.spec.labels and not is_former:
             ctx.report(_selector_in_root(row))
-    return _of_scope(ctx, rows, Authentication(), "the mesh")
+    return _of_scope(ctx, rows, Authentication(), "" if is_former else "the mesh")
+
+
+@query
+def scope_authentication(ctx: Ctx, scope: Scope) -> NamespaceAuthentication:
+    """Return what holds in a namespace at one time (S-PA-1)."""
+    mesh = ctx.get(mesh_authentication, scope.is_former)
+    if scope.namespace == ctx.get(mesh_config, None).root_namespace:
+        return NamespaceAuthentication(everywhere=mesh)
+    rows = _policies(ctx, scope)
+    if not rows:
+        return NamespaceAuthentication(everywhere=mesh)
+    place = "" if scope.is_former else f"namespace {scope.namespace}"
+    return NamespaceAuthentication(
+        everywhere=_of_scope(ctx, rows, mesh, place),
+        selecting=tuple(_selecting(row) for row in rows if row.spec.labels),
+    )
 
 
 @query
 def namespace_authentication(ctx: Ctx, namespace: str) -> NamespaceAuthentication:
-    """Return what holds in a namespace (S-PA-1)."""
-    mesh = ctx.get(mesh_authentication, None)
-    if namespace == ctx.get(mesh_config, None).root_namespace:
-        return NamespaceAuthentication(everywhere=mesh)
-    rows = _policies(ctx, namespace)
-    if not rows:
-        return NamespaceAuthentication(everywhere=mesh)
-    return NamespaceAuthentication(
-        everywhere=_of_scope(ctx, rows, mesh, f"namespace {namespace}"),
-        selecting=tuple(_selecting(row) for row in rows if row.spec.labels),
-    )
+    """Return what holds in a namespace, and what held before a change under way."""
+    now = ctx.get(scope_authentication, Scope(namespace, is_former=False))
+    change = ctx.row(MODE_CHANGE, THE_MESH)
+    if change is None:
+        return now
+    former = ctx.get(scope_authentication, Scope(namespace, is_former=True))
+    return now if former == now else replace(now, former=former, step=change.step)
 
 
 class WorkloadQuestion(NamedTuple):
@@ -140,7 +200,7 @@ def authentication_of(
 ) -> Authentication:
     """Return what holds for a workload, without a node for each where no policy selects any."""
     known = ctx.get(namespace_authentication, namespace)
-    if not known.selecting:
+    if not known.selecting and known.former is None:
         return known.everywhere
     return ctx.get(workload_authentication, WorkloadQuestion(namespace, labels))
 
@@ -158,12 +218,21 @@ def takes_mutual_tls(
     if label != "istio" and (label is not None or not has_identity):
         return False
     known = ctx.get(namespace_authentication, namespace)
-    return known.of(labels).at(port) is not MtlsMode.DISABLE
+    return known.for_clients(labels).at(port) is not MtlsMode.DISABLE
 
 
-def _policies(ctx: Ctx, namespace: str) -> list[PeerAuthentication]:
-    rows = ctx.where(PEER_AUTHENTICATIONS, "namespace", namespace)
-    if not rows or not is_discovered(ctx, namespace):
+def _policies(ctx: Ctx, scope: Scope) -> list[PeerAuthentication]:
+    rows = ctx.where(PEER_AUTHENTICATIONS, "namespace", scope.namespace)
+    if scope.is_former:
+        by_key = {row.meta.key: row for row in rows}
+        for key in ctx.keys(FORMER_PEER_AUTHENTICATIONS):
+            if key.namespace == scope.namespace:
+                by_key.pop(key, None)
+                former = ctx.row(FORMER_PEER_AUTHENTICATIONS, key)
+                if former is not None and former.policy is not None:
+                    by_key[key] = former.policy
+        rows = tuple(by_key.values())
+    if not rows or not is_discovered(ctx, scope.namespace):
         return []
     return sorted(rows, key=lambda row: row.meta.age_order)
 
@@ -172,7 +241,7 @@ def _of_scope(
     ctx: Ctx, rows: list[PeerAuthentication], inherited: Authentication, scope: str
 ) -> Authentication:
     whole = [row for row in rows if not row.spec.labels]
-    for later in whole[1:]:
+    for later in whole[1:] if scope else ():
         ctx.report(_ignored(later.meta.ref(), whole[0].meta.ref(), scope))
     mode = _mode(whole[0].spec.mtls) if whole else None
     if mode is None:

@@ -35,6 +35,7 @@ from pilothouse.graph.tables import Table
 from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
 from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
+from pilothouse.model.mode_change import FormerPolicy, ModeChange
 from pilothouse.model.topology_labels import NETWORK_LABEL
 from pilothouse.model.trust import TrustBundle
 
@@ -229,6 +230,8 @@ SIDECARS: Final = Table[ObjectKey, Sidecar]("Sidecar", {"namespace": _namespace}
 PEER_AUTHENTICATIONS: Final = Table[ObjectKey, PeerAuthentication](
     "PeerAuthentication", {"namespace": _namespace}
 )
+FORMER_PEER_AUTHENTICATIONS: Final = Table[ObjectKey, FormerPolicy]("FormerPeerAuthentication")
+MODE_CHANGE: Final = Table[ObjectKey, ModeChange]("ModeChange")
 
 TABLES: Final[Mapping[str, Table[Any, Any]]] = {
     table.name: table
@@ -236,7 +239,8 @@ TABLES: Final[Mapping[str, Table[Any, Any]]] = {
         DOMAIN, MESH_CONFIG, MESH_NETWORKS, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS,
         PODS, NODES,
         SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
-        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS, TRUST_BUNDLE,
+        VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS,
+        FORMER_PEER_AUTHENTICATIONS, MODE_CHANGE, TRUST_BUNDLE,
         WORKLOAD_CERTIFICATES, CLOCK, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
     )
 }  # fmt: skip

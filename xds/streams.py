@@ -135,6 +135,16 @@ class Streams:
         for stream in self._streams.values():
             yield stream.info, stream.member
 
+    @property
+    def are_settled(self) -> bool:
+        """Whether every client has answered all it was sent, as far as it will (a NACK counts)."""
+        return all(
+            watch.is_settled or bool(watch.progress.error)
+            for stream in self._streams.values()
+            for watch in stream.member.session.watches.values()
+            if watch.progress.sent_nonce
+        )
+
     def rejected(self) -> Iterator[tuple[Proxy, RejectedResource]]:
         """Yield what proxies refuse at present."""
         for stream in self._streams.values():

@@ -167,7 +167,7 @@ async def test_a_restart_of_the_control_plane_costs_no_request(short_path: Path)
 
 
 async def test_only_members_of_the_mesh_are_let_in(short_path: Path) -> None:
-    """S-PA-6: a plain request to a STRICT workload ends before the program; the front page answers."""
+    """S-PA-6: a plain request to a STRICT workload gets no answer; the front page takes it."""
     mesh = BookinfoMesh(LoopbackGround(loopback=LOOPBACK), workdir=short_path / "w")
     async with mesh, aiohttp.ClientSession() as stranger:
         async with stranger.get(mesh.url) as page:
