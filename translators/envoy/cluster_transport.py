@@ -43,6 +43,7 @@ class Destination(NamedTuple):
     tls: ClientTls | None
     certificates: CertificateSource
     names: tuple[str, ...]
+    has_secrets: bool = False
 
 
 def apply_transport(
@@ -62,6 +63,7 @@ def apply_transport(
                 is_http2=upstream.is_http2,
                 names=to.names,
                 defaults=mesh.tls_defaults,
+                has_secrets=to.has_secrets,
             )
             apply_tls(cluster, to.tls, target)
         case Transport.MUTUAL:

@@ -204,7 +204,8 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
     apply_locality(cluster, plan_of(ctx, owner, policy))
-    to = Destination(owner, port, key.subset, policy.tls, key.certificates, names)
+    has_secrets = bool(key.rule and key.rule.selector)
+    to = Destination(owner, port, key.subset, policy.tls, key.certificates, names, has_secrets)
     try:
         apply_transport(ctx, cluster, to, upstream)
     except TlsUnavailable as problem:

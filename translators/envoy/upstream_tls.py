@@ -9,13 +9,15 @@ else the service's is used.
 from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
-from pilothouse._pb.envoy.config.core.v3 import base_pb2
-from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
+from pilothouse._pb.envoy.config.core.v3 import base_pb2, config_source_pb2
+from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from pilothouse.api.destination_rule import ClientTls
 from pilothouse.api.mesh_config import MeshTls
 from pilothouse.api.tls_names import CIPHERS, CURVES
 from pilothouse.errors import MeshError
+from pilothouse.model.credentials import CredentialName, CredentialSource, credential_of
 from pilothouse.model.hosts import is_wildcard
+from pilothouse.model.names import BadName
 from pilothouse.model.protocols import Protocol
 from pilothouse.translators.envoy.encoding import pack
 
@@ -40,7 +42,8 @@ class TlsTarget(NamedTuple):
     What TLS leads to.
 
     `names` are the subject alternative names its ServiceEntry declares (SE-11). `defaults` are the
-    mesh's for connections that are not of the mesh (DR-57).
+    mesh's for connections that are not of the mesh (DR-57). `has_secrets` tells that the rule may
+    name Secrets: it picks its workloads by label, and they need not all be able to read (DR-54).
     """
 
     host: str
@@ -48,6 +51,7 @@ class TlsTarget(NamedTuple):
     is_http2: bool
     names: tuple[str, ...] = ()
     defaults: MeshTls | None = None
+    has_secrets: bool = False
 
     @property
     def own_name(self) -> str:
@@ -86,17 +90,14 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
     """
     Give the cluster the transport socket its policy asks for.
 
-    Raises: TlsUnavailable: Kubernetes secrets would be needed, there is no name to check a
-        certificate against, or the mode wants certificates of the mesh.
+    Raises: TlsUnavailable: There is no name to check a certificate against, the credential cannot
+        be had, or the mode wants certificates of the mesh.
     """
     if tls is None or tls.mode == "DISABLE":
         return
     if not brings_certificates(tls):
         raise TlsUnavailable("ISTIO_MUTUAL needs workload certificates.")
-    if tls.credential_name:
-        raise TlsUnavailable(
-            "credentialName needs secret discovery.", "Name files on the proxy's disk instead."
-        )
+    credential = _credential(tls, target) if tls.credential_name else None
     # An auto-detected port may carry requests or not: these are for connections without any.
     fallback = "" if target.protocol.is_http else target.own_name
     context = tls_pb2.UpstreamTlsContext(sni=tls.sni or fallback)
@@ -105,7 +106,7 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
     if target.is_http2:
         common.alpn_protocols.append("h2")
     if tls.mode == "MUTUAL":
-        _apply_certificate(common, tls)
+        _apply_certificate(common, tls, credential)
     if tls.insecure_skip_verify:
         common.validation_context.SetInParent()
     else:
@@ -116,7 +117,7 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
                 "There is no name to check the certificates of a wildcard host for.",
                 "Set sni or subjectAltNames, or the port's protocol to HTTP.",
             )
-        _apply_validation(common.validation_context, tls, names)
+        _apply_validation(common, tls, credential, names)
     cluster.transport_socket.CopyFrom(
         base_pb2.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))
     )
@@ -135,7 +136,27 @@ def _apply_parameters(parameters: common_pb2.TlsParameters, defaults: MeshTls | 
     parameters.cipher_suites.extend(name for name in defaults.cipher_suites if name in CIPHERS)
 
 
-def _apply_certificate(common: tls_pb2.CommonTlsContext, tls: ClientTls) -> None:
+def _credential(tls: ClientTls, target: TlsTarget) -> CredentialName:
+    """Return the credential a rule names (DR-54). Raises: TlsUnavailable."""
+    try:
+        credential = credential_of(tls.credential_name)
+    except BadName:
+        problem = "credentialName is not the name of a Secret or ConfigMap."
+        raise TlsUnavailable(problem, "Write NAME, or configmap://NAMESPACE/NAME.") from None
+    if credential.source is CredentialSource.SECRET and not target.has_secrets:
+        raise TlsUnavailable(
+            "credentialName works for sidecars that a workloadSelector of the rule picks.",
+            "Add a workloadSelector, or name files on the proxy's disk instead.",
+        )
+    return credential
+
+
+def _apply_certificate(
+    common: tls_pb2.CommonTlsContext, tls: ClientTls, credential: CredentialName | None
+) -> None:
+    if credential is not None and not credential.is_ca:
+        common.tls_certificate_sds_secret_configs.append(_by_discovery(credential))
+        return
     if not tls.client_certificate or not tls.private_key:
         raise TlsUnavailable("MUTUAL needs two files.", "Set clientCertificate and privateKey.")
     certificate = common.tls_certificates.add()
@@ -144,9 +165,19 @@ def _apply_certificate(common: tls_pb2.CommonTlsContext, tls: ClientTls) -> None
 
 
 def _apply_validation(
-    validation: common_pb2.CertificateValidationContext, tls: ClientTls, names: tuple[str, ...]
+    common: tls_pb2.CommonTlsContext,
+    tls: ClientTls,
+    credential: CredentialName | None,
+    names: tuple[str, ...],
 ) -> None:
-    validation.trusted_ca.filename = tls.ca_certificates or SYSTEM_BUNDLE
+    if credential is None:
+        validation = common.validation_context
+        validation.trusted_ca.filename = tls.ca_certificates or SYSTEM_BUNDLE
+    else:
+        combined = common.combined_validation_context
+        combined.validation_context_sds_secret_config.CopyFrom(_by_discovery(credential.for_trust))
+        validation = combined.default_validation_context
+        validation.SetInParent()
     if tls.ca_crl:
         validation.crl.filename = tls.ca_crl
     kinds = common_pb2.SubjectAltNameMatcher
@@ -154,3 +185,10 @@ def _apply_validation(
         for kind in (kinds.DNS, kinds.URI, kinds.IP_ADDRESS, kinds.EMAIL):
             matcher = validation.match_typed_subject_alt_names.add(san_type=kind)
             matcher.matcher.exact = name
+
+
+def _by_discovery(credential: CredentialName) -> secret_pb2.SdsSecretConfig:
+    # Without a limit of its own: a missing secret must not keep the other clusters waiting.
+    source = config_source_pb2.ConfigSource(resource_api_version=config_source_pb2.V3)
+    source.ads.SetInParent()
+    return secret_pb2.SdsSecretConfig(name=str(credential), sds_config=source)

@@ -125,6 +125,65 @@ def test_what_cannot_be_done_is_not_done_in_plain_text(tls: dict[str, Any]) -> N
         context(tls)
 
 
+def _asked(built: dict[str, Any]) -> dict[str, Any]:
+    common = built["common_tls_context"]
+    roots = common.get("combined_validation_context", {})
+    return {
+        "pairs": [each["name"] for each in common.get("tls_certificate_sds_secret_configs", ())],
+        "roots": roots.get("validation_context_sds_secret_config", {}).get("name"),
+        "files": [
+            each["certificate_chain"]["filename"] for each in common.get("tls_certificates", ())
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("tls", "pairs", "roots", "files"),
+    [
+        ({"mode": "SIMPLE", "credentialName": "c"}, [], "kubernetes://c-cacert", []),
+        (
+            {"mode": "MUTUAL", "credentialName": "kubernetes://shop/c"},
+            ["kubernetes://shop/c"],
+            "kubernetes://shop/c-cacert",
+            [],
+        ),
+        (MUTUAL | {"credentialName": "configmap://shop/c"}, [], "configmap://shop/c", ["/c.pem"]),
+        (
+            {"mode": "MUTUAL", "credentialName": "c", "insecureSkipVerify": True},
+            ["kubernetes://c"],
+            None,
+            [],
+        ),
+    ],
+)
+def test_credentials_come_by_discovery(
+    tls: dict[str, Any], pairs: list[str], roots: str | None, files: list[str]
+) -> None:
+    """DR-54, D-C-5, N-65: of rules that pick their workloads; names are checked all the same."""
+    built = context(tls, has_secrets=True)
+    assert _asked(built) == {"pairs": pairs, "roots": roots, "files": files}
+    named = context({**tls, "sni": "s.example"}, has_secrets=True)["common_tls_context"]
+    if roots is not None:
+        kept = named["combined_validation_context"]["default_validation_context"]
+        matchers = kept["match_typed_subject_alt_names"]
+        assert {each["matcher"]["exact"] for each in matchers} == {"s.example"}
+        source = named["combined_validation_context"]["validation_context_sds_secret_config"]
+        assert source["sds_config"] == {"ads": {}, "resource_api_version": "V3"}
+
+
+def test_a_bundle_in_a_config_map_is_for_everybody() -> None:
+    """DR-54: it is no secret, so no workload needs to be picked."""
+    tls = {"mode": "SIMPLE", "credentialName": "configmap://shop/c"}
+    assert _asked(context(tls))["roots"] == "configmap://shop/c"
+
+
+@pytest.mark.parametrize("name", ["sds://c", "invalid://c", "a/b/c", "Not A Name"])
+def test_what_is_no_credential_closes(name: str) -> None:
+    """DR-54, D-N-5."""
+    with pytest.raises(TlsUnavailable, match="not the name"):
+        context({"mode": "SIMPLE", "credentialName": name}, has_secrets=True)
+
+
 def test_the_meshs_parameters() -> None:
     """DR-57, MC-21: names that Envoy does not know are left out."""
     defaults = MeshTls(
