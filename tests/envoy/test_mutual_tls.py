@@ -11,7 +11,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,6 +91,7 @@ class Ground:
     mesh: LiveMesh
     authority: Authority
     folder: Path
+    agents: dict[str, Agent] = field(default_factory=dict)
 
     def certificate(self, account: str, domain: str = DOMAIN) -> KeyPair:
         """Return a new certificate of a workload."""
@@ -133,6 +134,19 @@ class Ground:
         pattern = rf"outbound\|{PORTS[kind]}\|\|{service}\..*ssl\.handshake"
         return sum((await self.mesh.workloads[client].envoy.stats(pattern)).values())
 
+    def show(self, workload: str, account: str, domain: str = DOMAIN) -> None:
+        """Have a workload show another certificate from now on."""
+        shown = self.certificate(account, domain)
+        self.agents[workload].show(shown, self.authority.root_pem)
+
+    async def becomes(self, answered: str, client: str, service: str) -> None:
+        """Wait until a client is answered so; Envoy does not tell when it has new secrets."""
+
+        async def holds() -> bool:
+            return await self.speak(client, service, "tcp") == answered
+
+        await eventually(holds)
+
     async def apply_mode(self, mode: str) -> None:
         """Set the namespace's mode and wait until every Envoy has it."""
         await self.mesh.apply(POLICY.format(mode=mode))
@@ -156,7 +170,8 @@ async def ground(
                     name, "elsewhere.example" if name == "foreign" else DOMAIN
                 )
                 path = mesh.folder / f"{name}.sds"
-                await stack.enter_async_context(Agent(path, shown, authority.root_pem))
+                agent = Agent(path, shown, authority.root_pem)
+                found.agents[name] = await stack.enter_async_context(agent)
                 clusters, metadata = [agent_cluster(path)], METADATA
             await mesh.add(name, address, {"app": name}, tls, metadata, clusters)
         for name in VIPS:
@@ -306,3 +321,68 @@ async def test_a_client_that_is_no_proxy_brings_its_certificate(
         WorkloadIdentity(DOMAIN, "default", "outsider"), datetime.now(UTC)
     )
     assert (await openssl(ground, address, HTTP_PORT, forged, alpn, REQUEST))[0] == b""
+
+
+@pytest.mark.parametrize("service", VIPS)
+async def test_istios_own_clients_are_understood(ground: Ground, service: str) -> None:
+    """S-PA-4, S-PA-10, D-7: `istio-peer-exchange` is matched and never agreed on."""
+    await ground.apply_mode("PERMISSIVE")
+    own = ground.certificate("outsider")
+    offered = ["istio-peer-exchange", "istio"]
+    address = ADDRESSES[service]
+    answer, _ = await openssl(ground, address, TCP_PORT, own, offered, b"who\n")
+    assert answer == f"{service}\n".encode()
+
+
+async def test_a_server_that_is_somebody_else_is_not_spoken_to(ground: Ground) -> None:
+    """S-PA-13: a certificate of the mesh is not enough; it must be the service's."""
+    await ground.apply_mode("STRICT")
+    assert await ground.speak("client", "declared", "tcp") == "declared"
+    ground.show("declared", "intruder")
+    await ground.becomes("", "client", "declared")
+    ground.show("declared", "declared")
+    await ground.becomes("declared", "client", "declared")
+
+
+ALIASES = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: "trustDomainAliases: [elsewhere.example]"
+"""
+
+
+async def test_an_alias_is_as_good_as_the_trust_domain(ground: Ground) -> None:
+    """S-PA-8, S-PA-13, S-TD-1: for who calls and for who answers."""
+    await ground.apply_mode("STRICT")
+    assert await ground.speak("foreign", "declared", "tcp") == ""
+    await ground.mesh.apply(ALIASES, "mesh.yaml")
+    await ground.becomes("declared", "foreign", "declared")
+    ground.show("declared", "declared", "elsewhere.example")
+    await ground.becomes("declared", "client", "declared")
+    await ground.mesh.control.delete("mesh.yaml")
+    await ground.becomes("", "client", "declared")
+    ground.show("declared", "declared")
+    await ground.becomes("declared", "client", "declared")
+    await ground.becomes("", "foreign", "declared")
+
+
+WITH_RULE = (
+    POLICY.format(mode="STRICT")
+    + """
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: declared, namespace: default}
+spec: {host: declared, trafficPolicy: {tls: {mode: %s}}}
+"""
+)
+
+
+@pytest.mark.parametrize(("mode", "answered"), [("ISTIO_MUTUAL", "declared"), ("DISABLE", "")])
+async def test_a_destination_rule_wins(ground: Ground, mode: str, answered: str) -> None:
+    """DR-50, DR-53, S-PA-11: for better or worse; without certificates nothing is sent."""
+    await ground.mesh.apply(WITH_RULE % mode)
+    assert await ground.speak("client", "declared", "tcp") == answered
+    assert await ground.speak("plain", "declared", "tcp") == ""
