@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pilothouse.model.resource import CDS, Resource
 from pilothouse.xds import answers
-from pilothouse.xds.in_flight import Carried, Changes, Message
+from pilothouse.xds.in_flight import Carried, Changes, Held, Message
 from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.selection import select
@@ -63,6 +63,13 @@ class Watch(WatchState):
     def in_flight(self) -> int:
         """How many messages are remembered as unanswered, at most `MAX_IN_FLIGHT`."""
         return len(self.unanswered)
+
+    def acknowledged(self, name: str) -> Held | None:
+        """Return what the client is known to run with, None if that is nothing."""
+        for sent in self.unanswered:
+            if name in sent.changes:
+                return sent.changes[name][1]
+        return self.client.get(name)
 
     def warming_since(self) -> float | None:
         """When the oldest unanswered message that brought new resources was sent."""

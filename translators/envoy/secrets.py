@@ -83,17 +83,19 @@ def secret_for(ctx: Ctx, asked: SecretQuestion) -> Resource | None:
         if asked.reader.wants_certificates:
             return ctx.get(workload_certificate, _NamedIdentity(name, identity))
         reason = "It is to have its certificate from an agent, as its node metadata says."
-        return _refuse(ctx, identity, ConfigRef("", "", name), reason)
+        _refuse(ctx, identity, ConfigRef("", "", name), reason)
+        return None
     try:
         wanted = CredentialName.parse(name).within(identity.namespace)
     except BadName:
-        reason = "It is no name of a secret that is served here."
-        return _refuse(ctx, identity, ConfigRef("", "", name), reason)
+        _refuse(ctx, identity, ConfigRef("", "", name), "No secret of such a name is served here.")
+        return None
     kind = "ConfigMap" if wanted.source is CredentialSource.CONFIG_MAP else "Secret"
     ref = ConfigRef(kind, wanted.namespace, wanted.name)
     reason = refusal(ctx, identity, wanted)
     if reason:
-        return _refuse(ctx, identity, ref, reason)
+        _refuse(ctx, identity, ref, reason)
+        return None
     key = CredentialKey(kind, wanted.namespace, wanted.name, wanted.is_ca)
     answer = ctx.get(credential_secret, NamedCredential(name, key))
     if answer is None:

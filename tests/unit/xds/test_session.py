@@ -359,3 +359,26 @@ def test_what_is_not_known_yet_is_not_answered():
     client.session.changed(CDS, None, 0.0)
     client.settle()
     assert said(client) == [(CDS, ["a"], [])]
+
+
+@pytest.mark.parametrize("variant", list(Variant))
+def test_what_is_acknowledged_is_what_the_client_runs_with(variant):
+    """What is in flight does not count yet, and what was refused never does."""
+    world = World()
+    client = Client(variant, world, names_culprits=True)
+    client.subscribe(EDS, "a")
+    watch = client.session.watches.get
+    world.put(first := resource(EDS, "a", "1"))
+    client.settle()
+    assert watch(EDS).acknowledged("a") == first
+    world.put(second := resource(EDS, "a", "2"))
+    client.session.changed(EDS, ("a",), client.now)
+    client.serve()
+    assert watch(EDS).acknowledged("a") == first
+    client.settle()
+    assert watch(EDS).acknowledged("a") == second
+    world.put(resource(EDS, "a", "bad1"))
+    client.session.changed(EDS, ("a",), client.now)
+    client.settle()
+    assert watch(EDS).acknowledged("a") == second
+    assert watch(EDS).acknowledged("b") is None
