@@ -76,6 +76,10 @@ _HEALTH: Final = {
     HealthStatus.DEGRADED: Health.DEGRADED,
 }
 _DEFAULT_WEIGHT: Final = 1
+_HTTP_PORT: Final = 80
+_TLS_PORT: Final = 443
+FORWARD_PROXY: Final = "envoy.clusters.dynamic_forward_proxy"
+"""The type of clusters that connect to whatever host is asked for; rewrites are left out here."""
 
 
 def reach(served: ServedConfig, name: str, request: Request) -> Reach:
@@ -103,15 +107,10 @@ def _endpoints(
         override = cluster.original_dst_lb_config.upstream_port_override
         port = override.value or request.port
         address = f"[{request.address}]" if ":" in request.address else request.address
-        return (
-            Endpoint(
-                address=f"{address}:{port}",
-                health=Health.HEALTHY,
-                weight=_DEFAULT_WEIGHT,
-                priority=0,
-                locality="",
-            ),
-        )
+        return (_only(f"{address}:{port}"),)
+    if kind == FORWARD_PROXY:
+        named = _named(cluster, request)
+        return (_only(named),) if named else ()
     assignment: ClusterLoadAssignment | None = cluster.load_assignment
     if kind == "EDS":
         name = cluster.eds_cluster_config.service_name or cluster.name
@@ -125,6 +124,24 @@ def _endpoints(
         if each.HasField("endpoint")
     ]
     return tuple(sorted(found, key=lambda each: each.priority))
+
+
+def _only(address: str) -> Endpoint:
+    return Endpoint(
+        address=address, health=Health.HEALTHY, weight=_DEFAULT_WEIGHT, priority=0, locality=""
+    )
+
+
+def _named(cluster: Cluster, request: Request) -> str:
+    """Return what a forward proxy looks up: the host of a request, else the SNI; empty is none."""
+    if not request.protocol.is_http or request.tls is not None:
+        name = request.tls.server_name if request.tls else ""
+        return f"{name}:{request.port}" if name else ""
+    _, colon, port = request.host.rpartition(":")
+    if colon and port.isdigit():
+        return request.host
+    default = _TLS_PORT if cluster.HasField("transport_socket") else _HTTP_PORT
+    return f"{request.host}:{default}" if request.host else ""
 
 
 def _endpoint(group: LocalityLbEndpoints, each: LbEndpoint) -> Endpoint:

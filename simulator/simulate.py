@@ -6,6 +6,7 @@ says where it cannot (`NotSimulated`, notes) instead of guessing.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from pilothouse._pb.envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -21,7 +22,19 @@ from pilothouse.simulator.inspection import inspect, negotiated
 from pilothouse.simulator.listeners import choose_listener
 from pilothouse.simulator.outcome import Action, Closed, CloseReason, NotSimulated, Outcome
 from pilothouse.simulator.request import Request
-from pilothouse.simulator.served import ServedConfig, unpacked
+from pilothouse.simulator.served import ServedConfig, type_name, unpacked
+
+CERTIFICATE_ASSUMED: Final = (
+    "The chain wants a certificate of the client; that it has one is assumed."
+)
+_NETWORK_FILTERS: Final = "envoy.extensions.filters.network."
+_PASSIVE: Final = frozenset(
+    {
+        f"{_NETWORK_FILTERS}mongo_proxy.v3.MongoProxy",
+        f"{_NETWORK_FILTERS}sni_dynamic_forward_proxy.v3.FilterConfig",
+    }
+)
+"""Network filters that change neither whether nor where a connection goes."""
 
 
 def simulate(served: ServedConfig, request: Request) -> Outcome:
@@ -66,7 +79,7 @@ def _through(
             return replace(reached, action=Closed(reason=CloseReason.NOT_TLS, text=text))
         agreed = negotiated(server, request.tls.alpn)
         if server.require_client_certificate.value:
-            notes += ("The chain wants a certificate of the client; that it has one is assumed.",)
+            notes += (CERTIFICATE_ASSUMED,)
     for network_filter in chain.filters:
         packed = network_filter.typed_config
         manager = unpacked(packed, hcm_pb2.HttpConnectionManager)
@@ -86,7 +99,8 @@ def _through(
         proxy = unpacked(packed, TcpProxy)
         if proxy is not None:
             return replace(reached, action=_tcp(served, request, proxy), notes=notes)
-        notes += (f"The network filter {network_filter.name} is not simulated.",)
+        if type_name(packed) not in _PASSIVE:
+            notes += (f"The network filter {network_filter.name} is not simulated.",)
     action = NotSimulated(text="The chain ends in a filter that is not simulated.")
     return replace(reached, action=action, notes=notes)
 

@@ -13,6 +13,7 @@ from pilothouse._pb.envoy.extensions.filters.listener.tls_inspector.v3 import tl
 from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
+from pilothouse._pb.envoy.extensions.filters.network.mongo_proxy.v3 import mongo_proxy_pb2
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from pilothouse.model.names import is_pipe
 from pilothouse.translators.envoy.encoding import pack
@@ -26,6 +27,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 15
 
 HTTP_FILTER: Final = "envoy.filters.network.http_connection_manager"
 TCP_FILTER: Final = "envoy.filters.network.tcp_proxy"
+MONGO_FILTER: Final = "envoy.filters.network.mongo_proxy"
 
 
 class Match(NamedTuple):
@@ -95,6 +97,12 @@ def tcp_filter(
             proxy.weighted_clusters.clusters.add(name=each.cluster, weight=each.weight)
     apply_tcp_policy(proxy, policy)
     return components_pb2.Filter(name=TCP_FILTER, typed_config=pack(proxy))
+
+
+def mongo_filter(stat_prefix: str) -> components_pb2.Filter:
+    """Build what reads MongoDB's operations in passing, for statistics (LS-18)."""
+    config = mongo_proxy_pb2.MongoProxy(stat_prefix=stat_prefix)
+    return components_pb2.Filter(name=MONGO_FILTER, typed_config=pack(config))
 
 
 def socket_address(address: str, port: int) -> address_pb2.Address:

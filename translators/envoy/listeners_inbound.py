@@ -39,12 +39,13 @@ from pilothouse.translators.envoy.filter_chains import (
     filter_chain,
     http_filter,
     http_inspector,
+    mongo_filter,
     original_destination_filter,
     tcp_filter,
     tls_inspector,
 )
 from pilothouse.translators.envoy.http_connection import HttpSettings, inbound_connection
-from pilothouse.translators.envoy.inbound_chains import Row, chain_rows
+from pilothouse.translators.envoy.inbound_chains import TLS, Row, chain_rows
 from pilothouse.translators.envoy.mutual_tls import ServerTls, server_socket
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.routes import inbound_route
@@ -231,6 +232,9 @@ def _chains(serving: Serving, protocol: Protocol) -> list[components_pb2.FilterC
 def _chain(serving: Serving, row: Row) -> components_pb2.FilterChain:
     match = serving.match._replace(transport=row.transport, alpn=row.alpn)
     chain = _http_chain(serving, match) if row.is_http else _tcp_chain(serving, match)
+    is_mongo = serving.port is not None and serving.port.protocol is Protocol.MONGO
+    if is_mongo and (row.ends_tls or row.transport != TLS):
+        chain.filters.insert(0, mongo_filter(serving.tcp_stat_prefix))
     if row.ends_tls and serving.security.tls is not None:
         chain.transport_socket.CopyFrom(server_socket(serving.security.tls))
     return chain

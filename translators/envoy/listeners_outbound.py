@@ -18,6 +18,7 @@ from pilothouse.model.names import (
     PASSTHROUGH_FILTER_CHAIN,
     VIRTUAL_OUTBOUND,
 )
+from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import InterceptionMode, Profile
 from pilothouse.model.proxy_settings import ProxySettings
 from pilothouse.model.resource import LDS, Resource
@@ -32,6 +33,7 @@ from pilothouse.translators.envoy.filter_chains import (
     filter_chain,
     http_filter,
     http_inspector,
+    mongo_filter,
     plaintext_http,
     tcp_filter,
     tls_inspector,
@@ -89,7 +91,7 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
     disjoint = told_apart(plan.tcp, ctx.report)
     idle_timeout = key.settings.idle_timeout
-    chains = [_tcp_chain(chain, plan.name.port, idle_timeout) for chain in disjoint]
+    chains = [_tcp_chain(chain, plan.name.port, plan.protocol, idle_timeout) for chain in disjoint]
     if plan.route is not None:
         normalization = ctx.get(mesh_config, None).path_normalization.normalization
         chains.append(_http_chain(plan, key, HttpSettings(key.settings, normalization)))
@@ -151,7 +153,7 @@ def _http_chain(
 
 
 def _tcp_chain(
-    chain: TcpChain, port: int, idle_timeout: Duration | None
+    chain: TcpChain, port: int, protocol: Protocol, idle_timeout: Duration | None
 ) -> components_pb2.FilterChain:
     sources = (chain.source, chain.routed_by) if chain.routed_by else (chain.source,)
     built = filter_chain(
@@ -159,6 +161,8 @@ def _tcp_chain(
         tcp_filter(chain.stat_prefix, chain.clusters, chain.policy.with_default_idle(idle_timeout)),
         metadata=metadata(sources, config=chain.routed_by, with_generation=False),
     )
+    if protocol is Protocol.MONGO:
+        built.filters.insert(0, mongo_filter(chain.stat_prefix))
     if chain.lookup is not None:
         built.filters.insert(0, dynamic_sni_filter(chain.lookup, port))
     return built
