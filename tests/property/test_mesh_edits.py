@@ -22,7 +22,7 @@ from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Graph
 from pilothouse.graph.explain import mismatches
 from pilothouse.model.inputs import TABLES
-from pilothouse.model.proxies import InterceptionMode, Locality, NodeType, Proxy
+from pilothouse.model.proxies import CertificateSource, InterceptionMode, Locality, NodeType, Proxy
 from pilothouse.model.resource import EDS, RDS, Resource
 from pilothouse.translators.envoy import roots
 
@@ -44,10 +44,12 @@ PROXIES = (
     Proxy(
         id="client", type=NodeType.SIDECAR, ips=("10.1.0.5",), name="client", namespace="shop",
         domain="shop.svc.cluster.local", labels=(("app", "client"),),
+        certificates=CertificateSource.ADS,
     ),
     Proxy(
         id="web", type=NodeType.SIDECAR, ips=("10.1.0.1",), name="web", namespace="shop",
         domain="shop.svc.cluster.local", labels=(("app", "web"),),
+        certificates=CertificateSource.AGENT,
     ),
     Proxy(
         id="clerk", type=NodeType.SIDECAR, ips=("10.1.0.3",), name="clerk", namespace="office",
