@@ -11,6 +11,8 @@ import os
 import resource
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address, ip_network
 from typing import Any, Final
 
@@ -161,12 +163,14 @@ class Front:
             connection.close()
             self._turn(Turn.REFUSED, shown, "too many unfinished handshakes")
             return
-        task = loop.create_task(self._let_in(connection, shown))
+        done = partial(half_open.leave, entry)
+        task = loop.create_task(self._let_in(connection, shown, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: half_open.leave(entry))
 
-    async def _let_in(self, connection: socket.socket, address: str) -> None:
+    async def _let_in(
+        self, connection: socket.socket, address: str, is_shaken: Callable[[], None]
+    ) -> None:
         """Take a connection from its first byte to where the relay runs by itself."""
         name = os.urandom(16).hex()
         client = Side(lambda: self._lost(name), self._limits.buffer_bytes)
@@ -176,6 +180,8 @@ class Front:
             is_slow = isinstance(error, TimeoutError) or "longer than" in str(error)
             self._turn(Turn.SLOW if is_slow else Turn.HANDSHAKE, address, _reason(error))
             return
+        finally:
+            is_shaken()
         self._open[name] = client
         verdict = self._verdicts[name] = asyncio.get_running_loop().create_future()
         self._tell(Opened(name=name, address=address, certificate=certificate))

@@ -1,0 +1,376 @@
+"""The TLS front: verify if given, relay, limits; a process that comes and goes with its parent."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import warnings
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from certificates import Key, make_ca, private_key_pem
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from fronted import ALICE, client_context, fronted, material, svid, until
+
+from pilothouse.certs.authority import Authority
+from pilothouse.certs.front.control import Limits
+from pilothouse.certs.front.supervisor import FrontFailed
+from pilothouse.certs.material import CaMaterial, make_material
+from pilothouse.model.identity import WorkloadIdentity
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority.create("cluster.local", datetime.now(UTC))
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+async def test_with_a_certificate_and_without(authority: Authority) -> None:
+    """H5: the one port takes both; the main process knows which connection is whose."""
+    async with fronted(authority) as here:
+        for pair in (None, svid(authority)):
+            async with here.connected(client_context(authority.root_pem, pair)) as (reader, writer):
+                writer.write(b"x")
+                assert await reader.read(1) == b"x"
+                (peer,) = here.peers._peers.values()
+                found = peer.certificate
+                assert (found.identity if found else None) == (ALICE if pair else None)
+                tls = writer.get_extra_info("ssl_object")
+                assert tls.version() == "TLSv1.3"
+                assert tls.selected_alpn_protocol() == "h2"
+                shown = writer.get_extra_info("sockname")
+                assert peer.address == f"{shown[0]}:{shown[1]}"
+            await until(lambda: not len(here.peers))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_1])
+async def test_versions(authority: Authority, version: ssl.TLSVersion) -> None:
+    """C-R-14: TLS 1.2 at least; one of its good ciphers."""
+    context = client_context(authority.root_pem, svid(authority))
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+        context.minimum_version = context.maximum_version = version
+    async with fronted(authority) as here:
+        assert await here.answers(context) is (version is ssl.TLSVersion.TLSv1_2)
+
+
+async def test_no_alpn(authority: Authority) -> None:
+    """linkerd.md 0.3: a client that offers no ALPN is served."""
+    context = ssl.create_default_context(cadata=authority.root_pem.decode())
+    async with fronted(authority) as here:
+        assert await here.answers(context)
+
+
+async def test_certificates_that_do_not_count(authority: Authority) -> None:
+    """C-R-13: of another root, of a server, of a foreign trust domain; all end the connection."""
+    stranger = Authority.create("cluster.local", datetime.now(UTC))
+    foreign = WorkloadIdentity("foreign.example", "default", "alice")
+    server = authority.issue_server(["localhost"], datetime.now(UTC))
+    async with fronted(authority) as here:
+        for pair in (svid(stranger), server, svid(authority, foreign)):
+            assert not await here.answers(client_context(authority.root_pem, pair))
+        await until(lambda: sum(here.told.turned.values()) >= 3)
+        assert here.told.refused == [f"the trust domain of {foreign} is not one of this mesh"]
+        assert here.told.turned["identity"] == 1
+        assert here.told.turned["handshake"] == 2
+        assert await here.answers(client_context(authority.root_pem, svid(authority)))
+
+
+async def test_roots_change_and_connections_stay(authority: Authority) -> None:
+    """C-R-6: new handshakes see new roots and a new certificate; what is open is not dropped."""
+    second = Authority.create("cluster.local", datetime.now(UTC))
+    both = authority.root_pem + second.root_pem
+    old = client_context(authority.root_pem, svid(authority))
+    async with fronted(authority) as here, here.connected(old) as (reader, writer):
+        assert not await here.answers(client_context(authority.root_pem, svid(second)))
+        await here.front.update(material(authority, both))
+        assert await here.answers(client_context(authority.root_pem, svid(second)))
+        assert await here.answers(old)
+        await here.front.update(material(second, second.root_pem))
+        assert not await here.answers(old)
+        assert await here.answers(client_context(second.root_pem, svid(second)))
+        assert not await here.answers(client_context(second.root_pem, svid(authority)))
+        writer.write(b"still here")
+        assert await reader.read(10) == b"still here"
+
+
+async def test_bad_material_is_refused_and_the_good_stays(authority: Authority) -> None:
+    """A damaged key, or one of another certificate: told without showing it."""
+    good = material(authority)
+    other = material(authority)
+    async with fronted(authority) as here:
+        for bad in (
+            type(good)(certificate_pem=good.certificate_pem, key_pem=other.key_pem,
+                       roots_pem=good.roots_pem),
+            type(good)(certificate_pem=good.certificate_pem, key_pem="x", roots_pem=good.roots_pem),
+            type(good)(certificate_pem=good.certificate_pem, key_pem=good.key_pem, roots_pem="x"),
+            type(good)(certificate_pem=good.certificate_pem, key_pem=good.key_pem,
+                       roots_pem=good.roots_pem, crl_pem="x", ciphers="NONE-SUCH"),
+        ):  # fmt: skip
+            with pytest.raises(FrontFailed, match="cannot be used") as caught:
+                await here.front.update(bad)
+            assert "PRIVATE" not in str(caught.value)
+        assert await here.answers(client_context(authority.root_pem, svid(authority)))
+
+
+async def test_a_revocation_list() -> None:
+    """C-R-8: with a list, a revoked certificate does not get in, and one on no list does."""
+    now = datetime.now(UTC)
+    root, key = make_ca("Root", now)
+    ca = Authority(_material(root, key))
+    gone, stays = svid(ca), svid(ca)
+    serial = x509.load_pem_x509_certificate(gone.chain.leaf_pem).serial_number
+    revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(root.subject)
+        .last_update(now)
+        .next_update(now.replace(year=now.year + 1))
+        .add_revoked_certificate(revoked)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    async with fronted(ca) as here:
+        assert await here.answers(client_context(ca.root_pem, gone))
+        await here.front.update(material(ca, crl=crl))
+        assert not await here.answers(client_context(ca.root_pem, gone))
+        assert await here.answers(client_context(ca.root_pem, stays))
+        assert await here.answers(client_context(ca.root_pem))
+
+
+def _material(root: x509.Certificate, key: Key) -> CaMaterial:
+    pem = root.public_bytes(serialization.Encoding.PEM)
+    return make_material(private_key_pem(key), pem, b"", pem, datetime.now(UTC))
+
+
+# -- relaying -------------------------------------------------------------------------------------
+
+
+async def test_much_passes_whole(authority: Authority) -> None:
+    """20 MB there and back on each of three connections at once."""
+    sent = os.urandom(1024 * 1024) * 20
+    context = client_context(authority.root_pem)
+
+    async def there_and_back() -> bool:
+        async with here.connected(context) as (reader, writer):
+            writer.write(sent)
+            received = await reader.readexactly(len(sent))
+            return received == sent
+
+    async with fronted(authority) as here:
+        assert all(await asyncio.gather(*(there_and_back() for _ in range(3))))
+
+
+async def test_a_client_that_does_not_read_holds_little(authority: Authority) -> None:
+    """Flow control: who does not read stops only his own peer, at a bounded buffer."""
+    written = 0
+
+    async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        while True:
+            writer.write(b"x" * 64 * 1024)
+            await writer.drain()
+            written += 64 * 1024
+
+    context = client_context(authority.root_pem)
+    async with fronted(authority, serve=pour) as here:
+        before = here.rss_bytes
+        async with AsyncExitStack() as open_:
+            for _ in range(20):
+                _, writer = await open_.enter_async_context(here.connected(context))
+                writer.transport.pause_reading()
+            seen = -1
+            while seen != written:  # until nothing more is taken from the server
+                seen = written
+                await asyncio.sleep(0.5)
+            assert 0 < written < 20 * 16 * 1024 * 1024
+            assert here.rss_bytes - before < 20 * 4 * 1024 * 1024
+
+
+async def test_when_the_server_is_away_connections_end(authority: Authority) -> None:
+    """A front whose server does not answer closes rather than hangs, and counts it."""
+    async with fronted(authority) as here:
+        here.backend.unlink()
+        assert not await here.answers(client_context(authority.root_pem))
+        await until(lambda: here.told.turned["backend"] == 1)
+        await until(lambda: not len(here.peers))
+
+
+# -- limits ---------------------------------------------------------------------------------------
+
+
+async def test_slow_handshakes_end(authority: Authority) -> None:
+    """Nothing, garbage, or half a greeting: the connection is closed in time, and others live."""
+    limits = Limits(handshake_seconds=0.5)
+    async with fronted(authority, limits=limits) as here:
+        for greeting in (
+            b"",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01",
+            b"\x00" * 4096,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+            writer.write(greeting)
+            try:
+                async with asyncio.timeout(10):
+                    while await reader.read(4096):
+                        pass
+            except ConnectionError:
+                pass
+            writer.close()
+        await until(lambda: here.told.turned["slow"] >= 1 and here.told.turned["handshake"] >= 1)
+        assert await here.answers(client_context(authority.root_pem))
+
+
+async def test_one_address_cannot_take_all_places(authority: Authority) -> None:
+    """Silent connections give way, first to others of their own address, then to all."""
+    limits = Limits(half_open=40, half_open_by_address=30, grace_seconds=0.2, handshake_seconds=60)
+    context = client_context(authority.root_pem)
+    async with fronted(authority, limits=limits) as here, AsyncExitStack() as open_:
+        await silence(open_, here.port, "127.0.0.2", 30)
+        await until_answers(here, context, "127.0.0.2")
+        await until(lambda: here.told.turned["dropped"] == 1)
+        await silence(open_, here.port, "127.0.0.2", 1)
+        await silence(open_, here.port, "127.0.0.3", 10)
+        await until_answers(here, context, "127.0.0.4")
+        await until(lambda: here.told.turned["dropped"] == 2)
+
+
+async def silence(open_: AsyncExitStack, port: int, host: str, count: int) -> None:
+    """Connect and say nothing."""
+    for _ in range(count):
+        silent = socket.socket()
+        open_.callback(silent.close)
+        silent.bind((host, 0))
+        silent.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(silent, ("127.0.0.1", port))
+
+
+async def until_answers(here, context, local):
+    """Try again until a client is answered: the grace of the others must have passed."""
+    async with asyncio.timeout(20):
+        while not await here.answers(context, local):
+            pass
+
+
+async def test_connections_are_limited(authority: Authority) -> None:
+    """Above the limit a connection is closed at once; when one ends there is room again."""
+    context = client_context(authority.root_pem)
+    async with fronted(authority, limits=Limits(connections=3)) as here:
+        async with AsyncExitStack() as open_:
+            for _ in range(3):
+                await open_.enter_async_context(here.connected(context))
+            await until(lambda: len(here.peers) == 3)
+            assert not await here.answers(context)
+            await until(lambda: here.told.turned["full"] >= 1)
+        await until(lambda: not len(here.peers))
+        assert await here.answers(context)
+
+
+async def test_strangers_do_not_stay(authority: Authority) -> None:
+    """A connection on which nobody was recognised is closed after a while; others are not."""
+    context = client_context(authority.root_pem)
+    async with (
+        fronted(authority, stranger_seconds=0.3) as here,
+        here.connected(context) as (reader, _),
+        here.connected(context) as (kept, writer),
+    ):
+        await until(lambda: len(here.peers) == 2)
+        list(here.peers._peers.values())[1].was_recognised = True
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.write(b"x")
+        assert await kept.read(1) == b"x"
+
+
+# -- the process ----------------------------------------------------------------------------------
+
+
+async def test_a_front_that_dies_is_replaced(authority: Authority) -> None:
+    """What waits in the listening queue is served by the next one, with what was used last."""
+    second = Authority.create("cluster.local", datetime.now(UTC))
+    async with fronted(authority) as here:
+        await here.front.update(material(second))
+        context = client_context(second.root_pem, svid(second))
+        async with here.connected(context) as (reader, _):
+            first = here.front.pid
+            os.kill(first, signal.SIGKILL)
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        assert await here.answers(context)
+        assert here.told.exits == [-signal.SIGKILL]
+        assert here.front.pid != first
+
+
+async def test_what_the_front_knows_is_seen_nowhere(authority: Authority) -> None:
+    """Keys are neither in its arguments nor its environment nor in any file."""
+    async with fronted(authority) as here:
+        await until_answers(here, client_context(authority.root_pem), "127.0.0.1")
+        process = Path(f"/proc/{here.front.pid}")
+        for name in ("cmdline", "environ"):
+            assert b"PRIVATE" not in (process / name).read_bytes()
+        opened = [str(file.readlink()) for file in (process / "fd").iterdir()]
+        assert not [path for path in opened if "memfd" in path or path.endswith(".pem")]
+        assert here.rss_bytes < 48 * 1024 * 1024
+
+
+async def test_signals_to_the_group_are_the_parents_business(authority: Authority) -> None:
+    """Ctrl-C reaches the front too; it goes on until the main process has said goodbye."""
+    async with fronted(authority) as here:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(here.front.pid, number)
+        assert await here.answers(client_context(authority.root_pem))
+        assert here.told.exits == []
+
+
+def test_it_ends_with_the_main_process(tmp_path: Path) -> None:
+    """Killed or not: nobody is left listening on the port."""
+    program = textwrap.dedent(
+        """
+        import asyncio, sys
+        from datetime import UTC, datetime
+        from fronted import fronted
+        from pilothouse.certs.authority import Authority
+
+        async def main():
+            async with fronted(Authority.create("cluster.local", datetime.now(UTC))) as here:
+                print(here.front.pid, here.port, flush=True)
+                await asyncio.Event().wait()
+
+        asyncio.run(main())
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as process:
+        assert process.stdout is not None
+        pid, port = map(int, process.stdout.readline().split())
+        os.kill(pid, 0)
+        process.kill()
+        process.wait(20)
+    deadline = 400
+    while Path(f"/proc/{pid}").exists() and "Z" not in _state(pid):
+        deadline -= 1
+        assert deadline, "the front outlives the main process"
+        subprocess.run(["sleep", "0.05"], check=True)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
