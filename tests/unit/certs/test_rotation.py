@@ -164,19 +164,22 @@ class Rotations(RuleBasedStateMachine):
 
     @initialize()
     def some_proxies(self) -> None:
-        for _ in range(3):
+        for _ in range(2):
             self.comes()
 
     # -- proxies ----------------------------------------------------------------------------------
 
     @rule()
+    @precondition(lambda self: len(self.proxies) < 4)  # few, so that rotations get far
     def comes(self) -> None:
-        name = f"node:{len(self.proxies)}"
+        self.leaves += 1
+        name = f"node:{self.leaves}"
         self.journal.note(name, Holding(until=self.now + LEAF_LIFE))
         signer = self.store.rotation.signer
         self.proxies[name] = Proxy(self.bundle, signer, self.hours + LEAF_LIFE)
 
     @rule()
+    @precondition(lambda self: not any(name.startswith("leaf:") for name in self.proxies))
     def agent_asks(self) -> None:
         """An agent has a leaf and the bundle of that time until the leaf ends."""
         self.leaves += 1
@@ -207,6 +210,14 @@ class Rotations(RuleBasedStateMachine):
             proxy.trusts = self.bundle
         else:
             self.gets_leaf(name)
+
+    @rule(bundle=st.booleans())
+    def all_get(self, bundle: bool) -> None:
+        for name, proxy in self.proxies.items():
+            if proxy.is_connected and bundle:
+                proxy.trusts = self.bundle
+            elif proxy.is_connected:
+                self.gets_leaf(name)
 
     @rule(data=st.data())
     @precondition(lambda self: self.proxies)
@@ -243,18 +254,20 @@ class Rotations(RuleBasedStateMachine):
         self.store.advance(Looked(self.journal.holders.at(self.now)), self.now)
 
     @rule()
+    @precondition(lambda self: self.store.rotation.phase is Phase.STABLE)
     def is_asked(self) -> None:
-        try:
-            self.store.request("cluster.local", self.now)
-        except RotationRefused:
-            assert self.store.rotation.phase is not Phase.STABLE
+        self.store.request("cluster.local", self.now)
 
     @rule()
+    @precondition(lambda self: self.store.rotation.phase is Phase.TRUSTING_BOTH)
     def is_asked_to_stop(self) -> None:
-        try:
-            self.store.advance(Cancelled(), self.now)
-        except RotationRefused:
-            assert self.store.rotation.phase is not Phase.TRUSTING_BOTH
+        self.store.advance(Cancelled(), self.now)
+
+    @rule()
+    def all_get_and_it_looks(self) -> None:
+        self.all_get(bundle=True)
+        self.all_get(bundle=False)
+        self.looks()
 
     @rule()
     def is_killed(self) -> None:
