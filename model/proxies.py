@@ -89,7 +89,7 @@ class Proxy:
     metadata NAMESPACE, else `id_namespace`. `ips` begins with the address of the node id. `domain`
     is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs. `config`
     is the ProxyConfig it brings along, None if it brings none. `networks` are the only ones whose
-    endpoints it asks for, empty is all.
+    endpoints it asks for, empty is all. `ports` are those its containers declare, by name.
     `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
@@ -113,6 +113,7 @@ class Proxy:
     idle_timeout: Duration | None = None
     config: OwnProxyConfig | None = None
     networks: tuple[str, ...] = ()
+    ports: tuple[tuple[str, int], ...] = ()
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     identity: WorkloadIdentity | None = None

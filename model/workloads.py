@@ -151,7 +151,8 @@ def _target_number(
         return listed
     if isinstance(port.target, str):
         if pod is None:
-            return None  # a container port's name says nothing without the pod (K8-04)
+            # Without the pod only the proxy itself knows its container ports (K8-04, NM-10).
+            return dict(proxy.ports).get(port.target)
         return next(
             (
                 p.container_port

@@ -6,6 +6,7 @@ JSON inside text. Decides which build of Envoy speaks. A node that cannot be ser
 one sentence (NM-27); nothing is looked up here.
 """
 
+import json
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
@@ -106,6 +107,7 @@ def read_proxy(node: Node | None) -> Proxy:
         http10=_flag(metadata.get("HTTP10")),
         idle_timeout=_duration(metadata.get("IDLE_TIMEOUT")),
         networks=tuple(sorted(_texts(metadata.get("REQUESTED_NETWORK_VIEW")))),
+        ports=_ports(metadata.get("POD_PORTS")),
         config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),
@@ -178,6 +180,23 @@ def _certificates(metadata: Mapping[str, Json]) -> CertificateSource:
     # Istio's agent sends its whole ProxyConfig, and its bootstrap has the cluster sds-grpc.
     has_agent = bool(metadata.get("PROXY_CONFIG"))
     return CertificateSource.AGENT if has_agent else CertificateSource.NONE
+
+
+def _ports(value: Json) -> tuple[tuple[str, int], ...]:
+    """Read the named ports of a pod, JSON inside text; what cannot be read is left out (NM-10)."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return ()
+    found = []
+    for each in value if isinstance(value, list) else ():
+        if not isinstance(each, dict):
+            continue
+        name, number = each.get("name"), each.get("containerPort")
+        if isinstance(name, str) and isinstance(number, int | float) and 0 < number < 65536:
+            found.append((name, int(number)))
+    return tuple(sorted(found))
 
 
 def _duration(value: Json) -> Duration | None:

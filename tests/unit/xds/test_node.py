@@ -143,6 +143,27 @@ def test_the_proxys_own_config():
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "ports"),
+    [
+        (
+            '[{"name":"web","containerPort":8080,"protocol":"TCP"},{"containerPort":1}]',
+            {"web": 8080},
+        ),
+        (
+            [{"name": "web", "containerPort": 8080}, "x", {"name": "odd", "containerPort": 0}],
+            {"web": 8080},
+        ),
+        ("[", {}),
+        (7, {}),
+        (None, {}),
+    ],
+)
+def test_ports_of_containers(told, ports):
+    """NM-10: JSON inside text; what cannot be read says nothing."""
+    assert dict(read_proxy(node(ID, {"POD_PORTS": told})).ports) == ports
+
+
 def test_a_proxy_without_a_config_of_its_own():
     """Not the same as one with an empty config, which sets the mesh's headers aside (2.9)."""
     assert read_proxy(node(ID)).config is None
