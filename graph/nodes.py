@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
-FEW_DEPENDENTS: Final = 24
+FEW_DEPENDENTS: Final = 64
 
 
 class Query(Generic[K, V_co]):

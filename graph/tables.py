@@ -18,6 +18,8 @@ CellKey = tuple[str, Hashable]
 ALL: Final[CellKey] = ("all", None)
 KEYS: Final[CellKey] = ("keys", None)
 
+FEW_KEYS: Final = 8
+
 
 class Table(Generic[K, V]):
     """
@@ -49,7 +51,8 @@ class TableStore:
         """Start empty."""
         self.table = table
         self.rows: dict[Any, Any] = {}
-        self._buckets: dict[str, dict[Hashable, dict[Any, None]]] = {
+        # A bucket is a tuple until it is large: most hold one key, and there are thousands.
+        self._buckets: dict[str, dict[Hashable, tuple[Any, ...] | dict[Any, None]]] = {
             name: {} for name in table.indexes
         }
         self._sorted: dict[CellKey, tuple[Any, ...]] = {}
@@ -85,15 +88,22 @@ class TableStore:
         buckets = self._buckets[name]
         for value in before - after:
             bucket = buckets[value]
-            del bucket[key]
+            if isinstance(bucket, dict):
+                del bucket[key]
+            else:
+                bucket = buckets[value] = tuple(other for other in bucket if other != key)
             if not bucket:
                 del buckets[value]
                 touched.add((f"names:{name}", None))
         for value in after - before:
-            if value not in buckets:
-                buckets[value] = {}
+            bucket = buckets.get(value, ())
+            if not bucket:
                 touched.add((f"names:{name}", None))
-            buckets[value][key] = None
+            if isinstance(bucket, dict):
+                bucket[key] = None
+            else:
+                more = (*bucket, key)
+                buckets[value] = more if len(more) <= FEW_KEYS else dict.fromkeys(more)
         touched.update((f"in:{name}", value) for value in before | after)
 
     def read(self, cell: CellKey) -> Any:

@@ -59,47 +59,66 @@ class Resource:
     """
     One encoded xDS resource.
 
-    `any_bytes` is an encoded ``google.protobuf.Any``. A response is the concatenation of
-    ``sotw_head + any_bytes`` (DiscoveryResponse.resources) or ``delta_head + any_bytes``
-    (DeltaDiscoveryResponse.resources) over its resources. `sources` are the objects that made it,
-    the most specific first. `endpoints_name` is the load assignment Envoy waits for after this
-    cluster changes. Equal name and version mean equal.
+    `pieces` together are an encoded ``google.protobuf.Any``, of `size_bytes` in all. A response is
+    the concatenation of `sotw_head` and pieces (DiscoveryResponse.resources) or `delta_head` and
+    pieces (DeltaDiscoveryResponse.resources) over its resources. `sources` are the objects that
+    made it, the most specific first. `endpoints_name` is the load assignment Envoy waits for after
+    this cluster changes. Equal name and version mean equal.
     """
 
     __slots__ = (
-        "any_bytes", "delta_head", "endpoints_name", "name", "sotw_head", "sources", "type_url",
-        "version",
+        "_framed", "delta_head", "endpoints_name", "name", "size_bytes", "sotw_head", "sources",
+        "type_url", "version",
     )  # fmt: skip
 
     def __init__(
         self,
         type_url: str,
         name: str,
-        data: bytes,
+        data: bytes | tuple[bytes, ...],
         sources: tuple[ConfigRef, ...] = (),
         endpoints_name: str | None = None,
     ) -> None:
-        """Frame `data`, an encoded message of `type_url`."""
+        """
+        Frame `data`, an encoded message of `type_url`.
+
+        Given in pieces it stays in pieces, so that large resources share what they have in common.
+        """
         self.type_url = type_url
         self.name = name
         self.sources = sources
         self.endpoints_name = endpoints_name
-        self.version = content_version(data)
-        self.any_bytes = field(1, type_url.encode()) + field(2, data)
-        self.sotw_head = b"\x12" + varint(len(self.any_bytes))
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        self.version = content_version(whole)
+        head = field(1, type_url.encode()) + b"\x12" + varint(len(whole))
+        self._framed = head + whole if isinstance(data, bytes) else (head, *data)
+        self.size_bytes = len(head) + len(whole)
+        self.sotw_head = b"\x12" + varint(self.size_bytes)
         # Resource{version=1, resource=2 (Any), name=3}: fields may come in any order.
         inner = field(3, name.encode()) + field(1, self.version.encode())
-        inner += b"\x12" + varint(len(self.any_bytes))
-        self.delta_head = b"\x12" + varint(len(inner) + len(self.any_bytes)) + inner
+        inner += b"\x12" + varint(self.size_bytes)
+        self.delta_head = b"\x12" + varint(len(inner) + self.size_bytes) + inner
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """What an encoded Any of it is joined from."""
+        return (self._framed,) if isinstance(self._framed, bytes) else self._framed
+
+    @property
+    def any_bytes(self) -> bytes:
+        """An encoded ``google.protobuf.Any`` of it."""
+        return self._framed if isinstance(self._framed, bytes) else b"".join(self._framed)
 
     @property
     def data(self) -> bytes:
         """The encoded message, unwrapped."""
+        if not isinstance(self._framed, bytes):
+            return b"".join(self._framed[1:])
         head = field(1, self.type_url.encode())
-        size = len(self.any_bytes) - len(head) - 1
-        while len(head) + 1 + len(varint(size)) + size != len(self.any_bytes):
+        size = self.size_bytes - len(head) - 1
+        while len(head) + 1 + len(varint(size)) + size != self.size_bytes:
             size -= 1
-        return self.any_bytes[-size:] if size else b""
+        return self._framed[-size:] if size else b""
 
     def __eq__(self, other: object) -> bool:
         """Compare by content."""

@@ -83,7 +83,7 @@ def _select_changed(
             picked.leftover[name] = None
             continue
         picked.resources.append(current)
-        picked.size_bytes += len(current.any_bytes)
+        picked.size_bytes += current.size_bytes
         picked.changes[name] = (current, held)
     return picked
 
@@ -167,5 +167,5 @@ def _is_over(state: WatchState, picked: Selection, candidate: Resource) -> bool:
     return (
         state.is_delta
         and bool(picked.resources)
-        and picked.size_bytes + len(candidate.any_bytes) > MAX_DELTA_BYTES
+        and picked.size_bytes + candidate.size_bytes > MAX_DELTA_BYTES
     )

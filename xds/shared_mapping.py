@@ -1,9 +1,9 @@
 """
 Mappings of names that are nearly the same for many clients, and cost little for each but the first.
 
-A mesh's proxies ask for the same thousand names and have the same thousand resources. Each keeps
-what differs from a mapping it shares with the others. `fold` makes a new shared one when much
-differs; equal ones are then one, as interned strings are.
+A mesh's proxies ask for the same thousand names and have the same thousand resources, but for the
+few that are their own. Each keeps what differs from a mapping it shares with the others. `fold`
+looks for another one to share, or makes it, when much differs.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -31,13 +31,19 @@ class _Gone:
 _GONE: Final = _Gone()
 _EMPTY: Final = _Shared()
 _SHARED: Final[WeakValueDictionary[int, _Shared]] = WeakValueDictionary()
-"""By names and the identities of values, in order; these live as long as the mapping does."""
+"""The newest mapping of some names, by these; it lives as long as somebody has it."""
 
 
-def _shared(made: _Shared) -> _Shared:
-    key = hash((*made, *map(id, made.values())))
-    known = _SHARED.setdefault(key, made)
-    return known if known is made or known == made else made
+def _nearest(made: _Shared) -> tuple[_Shared, dict[str, Any]]:
+    """Return a mapping of the same names to share, and the few values that differ from it."""
+    key = hash(tuple(made))
+    known = _SHARED.get(key)
+    if known is not None and known.keys() == made.keys():
+        differing = {name: value for name, value in made.items() if known[name] is not value}
+        if len(differing) <= FOLD_ABOVE // 2:
+            return known, differing
+    _SHARED[key] = made
+    return made, {}
 
 
 class SharedMapping(MutableMapping[str, V], Generic[V]):
@@ -131,4 +137,4 @@ class SharedMapping(MutableMapping[str, V], Generic[V]):
             made.update(self._own)
             for name in [name for name, value in self._own.items() if value is _GONE]:
                 del made[name]
-            self._base, self._own = _shared(made), {}
+            self._base, self._own = _nearest(made)

@@ -93,8 +93,8 @@ class Framer:
 def _body(variant: Variant, message: Outgoing) -> bytes:
     head = field(1, version_of(message).encode()) + field(4, message.type_url.encode())
     if variant is Variant.DELTA:
-        pieces = chain.from_iterable([(r.delta_head, r.any_bytes) for r in message.resources])
+        pieces = chain.from_iterable([(r.delta_head, *r.pieces) for r in message.resources])
         return b"".join((head, *pieces, *(field(6, name.encode()) for name in message.removed)))
     return b"".join(
-        (head, *chain.from_iterable([(r.sotw_head, r.any_bytes) for r in message.resources]))
+        (head, *chain.from_iterable([(r.sotw_head, *r.pieces) for r in message.resources]))
     )

@@ -11,9 +11,11 @@ from pilothouse.xds.wire import Framer, parse, version_of
 
 text = st.text(max_size=40)
 types = st.sampled_from([CDS, EDS, "type.googleapis.com/x.Y"])
-resources = st.lists(st.builds(Resource, types, text, st.binary(max_size=400)), max_size=5).map(
-    tuple
-)
+contents = st.binary(max_size=400)
+resources = st.lists(
+    st.builds(Resource, types, text, contents | st.lists(contents, max_size=4).map(tuple)),
+    max_size=5,
+).map(tuple)
 messages = st.builds(Outgoing, types, text, resources, st.lists(text, max_size=3).map(tuple))
 
 

@@ -50,7 +50,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     if not any(each.takes_all for each in spliced):
         parts.append(field(2, _catch_all(ctx.get(unknown_destination, scope), asked.view.headers)))
     refs = dict.fromkeys(ref for each in spliced for ref in each.sources)
-    return Resource(RDS, asked.name, b"".join(parts), tuple(refs))
+    return Resource(RDS, asked.name, tuple(parts), tuple(refs))
 
 
 class PlanShardKey(NamedTuple):
