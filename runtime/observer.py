@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from pilothouse.model.proxies import Proxy
-from pilothouse.model.resource import SHORT_NAMES
+from pilothouse.model.resource import SDS, SHORT_NAMES
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource, truncated
@@ -68,6 +68,11 @@ class StreamObserver:
         """Count and log a stream that was not let in."""
         self._metrics.stream_refused()
         self._log.warning("xds.refused", peer=peer, reason=truncated(reason))
+
+    def subscribed(self, stream: StreamInfo, type_url: str) -> None:  # noqa: ARG002 (by type)
+        """See that what is said of a secret is heard: nothing need be sent for it."""
+        if type_url == SDS:
+            self._on_rejection()
 
     def pushed(self, stream: StreamInfo, type_url: str, count: int, size_bytes: int) -> None:
         """Count a response."""

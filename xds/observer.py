@@ -23,6 +23,9 @@ class Observer(Protocol):
     def refused(self, peer: str, reason: str) -> None:
         """A stream was not let in."""
 
+    def subscribed(self, stream: StreamInfo, type_url: str) -> None:
+        """A proxy asked for names it had not asked for before."""
+
     def pushed(self, stream: StreamInfo, type_url: str, count: int, size_bytes: int) -> None:
         """A response of so many resources and removals was written and has drained."""
 
@@ -48,6 +51,9 @@ class SilentObserver:
         """Ignore it."""
 
     def refused(self, peer: str, reason: str) -> None:
+        """Ignore it."""
+
+    def subscribed(self, stream: StreamInfo, type_url: str) -> None:
         """Ignore it."""
 
     def pushed(self, stream: StreamInfo, type_url: str, count: int, size_bytes: int) -> None:

@@ -318,6 +318,8 @@ class Streams:
     def _receive(self, stream: _Stream, request: Request) -> None:
         request = _of_type(request, stream.only_type)
         effects = stream.member.receive(request, self._clock())
+        if effects.added:
+            self._observer.subscribed(stream.info, effects.type_url)
         if effects.acked is not None:
             self._observer.acked(stream.info, effects.acked)
         if effects.nack is not None:
