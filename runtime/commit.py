@@ -88,10 +88,15 @@ class CommitCycle:
             self._wake.set()
 
     async def put(self, changes: Iterable[Change]) -> None:
-        """Take changes for the next commit and return once it is published."""
+        """
+        Take changes for a commit that waits for no quiet, and return once it is published.
+
+        For what somebody waits for; `run` must be running. What waits meanwhile goes with it.
+        """
         self.offer(changes)
         done = asyncio.get_running_loop().create_future()
         self._awaited.append(done)
+        self._wake.set()
         await done
 
     async def run(self) -> None:
@@ -99,7 +104,7 @@ class CommitCycle:
         while True:
             due = self._debouncer.due
             delay = None if due is None else due - self._clock()
-            if delay is not None and delay <= 0:
+            if self._awaited or (delay is not None and delay <= 0):
                 await self.commit_now()
                 continue
             self._wake.clear()

@@ -133,3 +133,23 @@ async def test_close_changes_share_a_commit_after_the_leading_one() -> None:
         await bench.until_published("D")
         running.cancel()
     assert bench.published == ["A", "D"]
+
+
+async def test_what_somebody_waits_for_is_not_held_back() -> None:
+    """It is committed at once, in the middle of a flood, and published when `put` returns."""
+    bench = Bench(timedelta(seconds=60))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(bench.cycle.run())
+        bench.cycle.offer([("Planet", "earth", "a")])
+        await bench.until_published("A")
+        bench.cycle.offer([("Planet", "earth", "b")])
+        bench.gate.clear()
+        puts = [tasks.create_task(bench.cycle.put([("Planet", name, "x")])) for name in ("m", "v")]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in puts)
+        bench.gate.set()
+        async with asyncio.timeout(5):
+            await asyncio.wait(puts)
+        running.cancel()
+    assert bench.published == ["A", "B"]
+    assert bench.recorder.commits[-1] == {"Planet": 3}
