@@ -227,13 +227,13 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "default_destination_rule_export_to root_namespace dns_refresh_rate h2_upgrade_policy "
         "path_normalization default_http_retry_policy discovery_selectors default_config "
         "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
+        "access_log_file access_log_format access_log_encoding disable_envoy_listener_log "
         "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings "
         "enable_auto_mtls mesh_mtls",
         elsewhere="config_sources certificates ca",
         not_yet="proxy_http_port hbone_idle_timeout ingress_class ingress_service "
-        "ingress_controller_mode ingress_selector enable_tracing access_log_file "
-        "access_log_format access_log_encoding enable_envoy_access_log_service "
-        "disable_envoy_listener_log ca_certificates "
+        "ingress_controller_mode ingress_selector enable_tracing enable_envoy_access_log_service "
+        "ca_certificates "
         "service_scope_configs enable_prometheus_merge extension_providers default_providers "
         "service_entry_visibility",
         no_effect={

@@ -9,6 +9,7 @@ from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as c
 from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
 from pilothouse._pb.envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from pilothouse._pb.envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from pilothouse._pb.envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from pilothouse._pb.envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
@@ -16,6 +17,7 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
 from pilothouse._pb.envoy.extensions.filters.network.mongo_proxy.v3 import mongo_proxy_pb2
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from pilothouse.model.names import is_pipe
+from pilothouse.translators.envoy.access_logs import AccessLogging, access_log
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.tcp_policy import NO_TCP_POLICY, TcpPolicy, apply_tcp_policy
 
@@ -24,6 +26,8 @@ PLAINTEXT_HTTP: Final = ("http/1.1", "h2c")
 HTTP_1_0: Final = "http/1.0"
 RAW: Final = "raw_buffer"
 CONNECT_TIMEOUT_SECONDS: Final = 15
+TPROXY_MARK: Final = 1337
+"""The mark by which a workload's routing knows the proxy's own packets."""
 
 HTTP_FILTER: Final = "envoy.filters.network.http_connection_manager"
 TCP_FILTER: Final = "envoy.filters.network.tcp_proxy"
@@ -85,7 +89,10 @@ def http_filter(manager: hcm_pb2.HttpConnectionManager) -> components_pb2.Filter
 
 
 def tcp_filter(
-    stat_prefix: str, clusters: Sequence[WeightedCluster], policy: TcpPolicy = NO_TCP_POLICY
+    stat_prefix: str,
+    clusters: Sequence[WeightedCluster],
+    policy: TcpPolicy = NO_TCP_POLICY,
+    logging: AccessLogging | None = None,
 ) -> components_pb2.Filter:
     """Build a tcp_proxy to one cluster, or to several by weight (zero weights are left out)."""
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix)
@@ -96,6 +103,8 @@ def tcp_filter(
         for each in live:
             proxy.weighted_clusters.clusters.add(name=each.cluster, weight=each.weight)
     apply_tcp_policy(proxy, policy)
+    if logging is not None:
+        proxy.access_log.append(access_log(logging))
     return components_pb2.Filter(name=TCP_FILTER, typed_config=pack(proxy))
 
 
@@ -130,6 +139,13 @@ def original_destination_filter() -> components_pb2.ListenerFilter:
     """Recover the address a redirected connection was meant for."""
     return components_pb2.ListenerFilter(
         name="envoy.filters.listener.original_dst", typed_config=_ORIGINAL_DST
+    )
+
+
+def original_source_filter() -> components_pb2.ListenerFilter:
+    """Connect on with the client's own address, marked so that answers come back here (LS-12)."""
+    return components_pb2.ListenerFilter(
+        name="envoy.filters.listener.original_src", typed_config=_ORIGINAL_SRC
     )
 
 
@@ -173,6 +189,7 @@ def _port_predicate(port: int) -> components_pb2.ListenerFilterChainMatchPredica
     return predicate
 
 
+_ORIGINAL_SRC: Final = pack(original_src_pb2.OriginalSrc(mark=TPROXY_MARK))
 _ORIGINAL_DST: Final = pack(original_dst_pb2.OriginalDst())
 _TLS_INSPECTOR: Final = pack(tls_inspector_pb2.TlsInspector())
 _HTTP_INSPECTOR: Final = pack(http_inspector_pb2.HttpInspector())

@@ -27,6 +27,7 @@ from pilothouse.api.mesh_config import PathNormalizationType
 from pilothouse.api.proxy_config import ClientCertDetails, ProxyHeaders
 from pilothouse.model.proxies import Profile
 from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings
+from pilothouse.translators.envoy.access_logs import AccessLogging, access_log
 from pilothouse.translators.envoy.connection_settings import (
     apply_connection_settings,
     preserved_case,
@@ -49,10 +50,11 @@ _ALPN_BY_PROTOCOL: Final = (
 
 
 class HttpSettings(NamedTuple):
-    """What holds for all HTTP of a proxy: its own settings, and the mesh's for paths (MC-18)."""
+    """What holds for all HTTP of a proxy: its own settings, the mesh's paths and logs (MC-18)."""
 
     own: ProxySettings = NO_SETTINGS
     normalization: PathNormalizationType = "DEFAULT"
+    logging: AccessLogging | None = None
 
 
 def outbound_connection(
@@ -108,6 +110,8 @@ def _common(
     if own.idle_timeout is not None:
         manager.common_http_protocol_options.idle_timeout.FromTimedelta(own.idle_timeout)
     _apply_headers(manager, own.headers, server_name)
+    if settings.logging is not None:
+        manager.access_log.append(access_log(settings.logging))
     if own.connections is not None:
         apply_connection_settings(manager, own.connections)
     return manager

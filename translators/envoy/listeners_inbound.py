@@ -31,6 +31,7 @@ from pilothouse.model.proxies import CertificateSource, InterceptionMode
 from pilothouse.model.proxy_settings import ProxySettings
 from pilothouse.model.resource import LDS, Resource
 from pilothouse.model.service_accounts import trust_domains
+from pilothouse.translators.envoy.access_logs import access_logging, log_lost_connections
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
     Match,
@@ -41,6 +42,7 @@ from pilothouse.translators.envoy.filter_chains import (
     http_inspector,
     mongo_filter,
     original_destination_filter,
+    original_source_filter,
     tcp_filter,
     tls_inspector,
 )
@@ -92,7 +94,8 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     """Build the listener that inbound connections are redirected to (N-23, LS-12, LS-13)."""
     mesh = ctx.get(mesh_config, None)
     number = mesh.proxy_inbound_listen_port
-    settings = HttpSettings(inbound.settings, mesh.path_normalization.normalization)
+    logging = ctx.get(access_logging, None)
+    settings = HttpSettings(inbound.settings, mesh.path_normalization.normalization, logging)
     wildcard = "0.0.0.0" if inbound.ipv4 else "::"  # noqa: S104 (Envoy's listener, not ours)
     more = ("::",) if inbound.ipv4 and inbound.ipv6 else ()
     listener = bound_listener(VIRTUAL_INBOUND, wildcard, number, more)
@@ -102,7 +105,9 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     listener.filter_chains.append(
         filter_chain(
             Match(port=number),  # a connection to the port itself would loop (3.16)
-            tcp_filter(BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),)),
+            tcp_filter(
+                BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),), logging=logging
+            ),
             name=INBOUND_BLACKHOLE_CHAIN,
         )
     )
@@ -125,6 +130,8 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
         serving = _serving(ctx, port, Match(port=port.port), settings, Security(port.mtls, tls))
         listener.filter_chains.extend(_chains(serving, port.protocol))
     listener.listener_filters.append(original_destination_filter())
+    if inbound.mode is InterceptionMode.TPROXY:
+        listener.listener_filters.append(original_source_filter())
     listener.listener_filters.extend(_tls_inspectors(inbound, captured))
     if inbound.mode is InterceptionMode.TPROXY:
         listener.transparent.value = True
@@ -132,6 +139,7 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     listener.listener_filters.append(http_inspector(disabled_on=declared))
     listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)
     listener.metadata.CopyFrom(metadata((port.source for port in captured), with_generation=False))
+    log_lost_connections(listener, logging)
     _report_closed(ctx, inbound)
     refs = (*(port.source.ref for port in captured), *inbound.policies)
     return Resource(LDS, VIRTUAL_INBOUND, encode(listener), tuple(dict.fromkeys(refs)))
@@ -195,12 +203,15 @@ def bound_inbound(ctx: Ctx, key: BoundKey) -> Resource:
     listener.continue_on_listener_filters_timeout = True
     normalization = ctx.get(mesh_config, None).path_normalization.normalization
     security = Security(port.mtls, _server_tls(ctx, key.certificates))
-    serving = _serving(ctx, port, Match(), HttpSettings(key.settings, normalization), security)
+    logging = ctx.get(access_logging, None)
+    settings = HttpSettings(key.settings, normalization, logging)
+    serving = _serving(ctx, port, Match(), settings, security)
     listener.filter_chains.extend(_chains(serving, port.protocol))
     if security.tls is not None and security.mode is not MtlsMode.DISABLE:
         listener.listener_filters.append(tls_inspector())
     if port.protocol is Protocol.AUTO:
         listener.listener_filters.append(http_inspector())
+    log_lost_connections(listener, logging)
     listener.metadata.CopyFrom(metadata((port.source,), with_generation=False))
     return Resource(LDS, name, encode(listener), (port.source.ref,))
 
@@ -242,7 +253,8 @@ def _chain(serving: Serving, row: Row) -> components_pb2.FilterChain:
 
 def _closed_chain(serving: Serving) -> components_pb2.FilterChain:
     # Without a chain of its own the port would fall to the chains of all other ports.
-    closed = tcp_filter(BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),))
+    clusters = (WeightedCluster(BLACK_HOLE_CLUSTER, 1),)
+    closed = tcp_filter(BLACK_HOLE_CLUSTER, clusters, logging=serving.http.logging)
     name = serving.names[1]
     return filter_chain(serving.match, closed, name=name, metadata=_described(serving))
 
@@ -257,7 +269,7 @@ def _http_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
 def _tcp_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
     policy = TcpPolicy(idle_timeout=serving.http.own.idle_timeout)
     clusters = (WeightedCluster(serving.cluster, 1),)
-    network_filter = tcp_filter(serving.tcp_stat_prefix, clusters, policy)
+    network_filter = tcp_filter(serving.tcp_stat_prefix, clusters, policy, serving.http.logging)
     return filter_chain(match, network_filter, name=serving.names[1], metadata=_described(serving))
 
 

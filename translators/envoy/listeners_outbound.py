@@ -23,6 +23,11 @@ from pilothouse.model.proxies import InterceptionMode, Profile
 from pilothouse.model.proxy_settings import ProxySettings
 from pilothouse.model.resource import LDS, Resource
 from pilothouse.model.scopes import Scope
+from pilothouse.translators.envoy.access_logs import (
+    AccessLogging,
+    access_logging,
+    log_lost_connections,
+)
 from pilothouse.translators.envoy.chain_overlaps import told_apart
 from pilothouse.translators.envoy.dynamic_dns import dynamic_sni_filter
 from pilothouse.translators.envoy.encoding import encode
@@ -90,12 +95,12 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     listener.bind_to_port.value = plan.binds_port
     listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
     disjoint = told_apart(plan.tcp, ctx.report)
-    idle_timeout = key.settings.idle_timeout
-    chains = [_tcp_chain(chain, plan.name.port, plan.protocol, idle_timeout) for chain in disjoint]
+    logging = ctx.get(access_logging, None)
+    chains = [_tcp_chain(chain, plan, key.settings.idle_timeout, logging) for chain in disjoint]
     if plan.route is not None:
         normalization = ctx.get(mesh_config, None).path_normalization.normalization
-        chains.append(_http_chain(plan, key, HttpSettings(key.settings, normalization)))
-    _add_chains(listener, chains, plan, key.unknown)
+        chains.append(_http_chain(plan, key, HttpSettings(key.settings, normalization, logging)))
+    _add_chains(listener, chains, plan, _passthrough(key.unknown, logging))
     if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
         listener.listener_filters.append(tls_inspector())
     if plan.kind is Kind.AUTO:
@@ -111,7 +116,7 @@ def _add_chains(
     listener: listener_pb2.Listener,
     chains: list[components_pb2.FilterChain],
     plan: ListenerPlan,
-    unknown: str,
+    passthrough: components_pb2.FilterChain,
 ) -> None:
     """
     Make the chain that takes everything the default chain.
@@ -128,13 +133,13 @@ def _add_chains(
         listener.default_filter_chain.CopyFrom(open_chains[0])
     elif not plan.binds_port:
         # Traffic that is not for us passes, or is dropped, as if there were no listener (LS-06).
-        listener.default_filter_chain.CopyFrom(
-            filter_chain(
-                Match(),
-                tcp_filter(unknown, (WeightedCluster(unknown, 1),)),
-                name=PASSTHROUGH_FILTER_CHAIN,
-            )
-        )
+        listener.default_filter_chain.CopyFrom(passthrough)
+
+
+def _passthrough(unknown: str, logging: AccessLogging | None) -> components_pb2.FilterChain:
+    clusters = (WeightedCluster(unknown, 1),)
+    passing = tcp_filter(unknown, clusters, logging=logging)
+    return filter_chain(Match(), passing, name=PASSTHROUGH_FILTER_CHAIN)
 
 
 def _http_chain(
@@ -153,18 +158,22 @@ def _http_chain(
 
 
 def _tcp_chain(
-    chain: TcpChain, port: int, protocol: Protocol, idle_timeout: Duration | None
+    chain: TcpChain,
+    plan: ListenerPlan,
+    idle_timeout: Duration | None,
+    logging: AccessLogging | None,
 ) -> components_pb2.FilterChain:
     sources = (chain.source, chain.routed_by) if chain.routed_by else (chain.source,)
+    policy = chain.policy.with_default_idle(idle_timeout)
     built = filter_chain(
         Match(cidrs=chain.cidrs, sni=chain.sni),
-        tcp_filter(chain.stat_prefix, chain.clusters, chain.policy.with_default_idle(idle_timeout)),
+        tcp_filter(chain.stat_prefix, chain.clusters, policy, logging),
         metadata=metadata(sources, config=chain.routed_by, with_generation=False),
     )
-    if protocol is Protocol.MONGO:
+    if plan.protocol is Protocol.MONGO:
         built.filters.insert(0, mongo_filter(chain.stat_prefix))
     if chain.lookup is not None:
-        built.filters.insert(0, dynamic_sni_filter(chain.lookup, port))
+        built.filters.insert(0, dynamic_sni_filter(chain.lookup, plan.name.port))
     return built
 
 
@@ -172,6 +181,7 @@ def _tcp_chain(
 def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
     """Build the listener that redirected connections reach first (N-22, LS-11)."""
     port = ctx.get(mesh_config, None).proxy_listen_port
+    logging = ctx.get(access_logging, None)
     listener = bound_listener(VIRTUAL_OUTBOUND, key.wildcards[0], port, key.wildcards[1:])
     listener.traffic_direction = base_pb2.OUTBOUND
     listener.use_original_dst.value = True
@@ -180,7 +190,9 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
     listener.filter_chains.append(
         filter_chain(
             Match(port=port),  # a connection to the port itself would loop (3.16)
-            tcp_filter(BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),)),
+            tcp_filter(
+                BLACK_HOLE_CLUSTER, (WeightedCluster(BLACK_HOLE_CLUSTER, 1),), logging=logging
+            ),
             name=OUTBOUND_BLACKHOLE_CHAIN,
         )
     )
@@ -189,8 +201,9 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
     listener.filter_chains.append(
         filter_chain(
             Match(),
-            tcp_filter(cluster, (WeightedCluster(cluster, 1),), idle),
+            tcp_filter(cluster, (WeightedCluster(cluster, 1),), idle, logging),
             name=OUTBOUND_CATCHALL_CHAIN,
         )
     )
+    log_lost_connections(listener, logging)
     return Resource(LDS, VIRTUAL_OUTBOUND, encode(listener))
