@@ -13,6 +13,7 @@ from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
 from pilothouse.cli.lazy import AliasedOption
 from pilothouse.errors import MeshError
 from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
+from pilothouse.runtime.memory import leave_out_rich
 from pilothouse.runtime.settings import (
     DEFAULT_DOMAIN,
     DEFAULT_GRPC,
@@ -278,6 +279,7 @@ def serve(
 
     # The core of grpc writes to standard error by itself, in no form of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    leave_out_rich()
     from pilothouse.runtime.app import run  # noqa: PLC0415 (start-up time of the other commands)
 
     return run(settings)

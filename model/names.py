@@ -4,6 +4,7 @@ Every generated xDS name, with its parser: the one home of wire names (traffic.m
 Tools, dashboards and EnvoyFilter patches parse these names, so they are part of the contract.
 """
 
+from sys import intern
 from typing import Final, NamedTuple
 
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"  # N-05
@@ -59,7 +60,9 @@ class ClusterName(NamedTuple):
         parts = text.split("|")
         if len(parts) != 4 or parts[0] != "outbound" or not parts[3]:
             raise BadName("an outbound cluster name", text)
-        return ClusterName(_port("an outbound cluster name", parts[1], text), parts[2], parts[3])
+        # Interned: the same name is read for every client that asks for it, and kept.
+        host = intern(parts[3])
+        return ClusterName(_port("an outbound cluster name", parts[1], text), parts[2], host)
 
     @staticmethod
     def host_of(text: str) -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import ctypes
 import gc
+import subprocess
+import sys
 
 import pytest
 
@@ -31,3 +33,16 @@ def test_loop_factory_runs() -> None:
     """The loop that is chosen works."""
     with asyncio.Runner(loop_factory=memory.loop_factory()) as runner:
         assert runner.run(asyncio.sleep(0, "ran")) == "ran"
+
+
+def test_serving_does_not_load_rich():
+    """A server that never prints for people has no rich; other commands still find it."""
+    script = (
+        "import sys; from pilothouse.runtime.memory import leave_out_rich; leave_out_rich();"
+        "import pilothouse.runtime.app; assert 'rich' not in sys.modules;"
+        "import rich.console; assert 'rich.console' in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
