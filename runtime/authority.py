@@ -33,8 +33,9 @@ from pilothouse.certs.plugged_in import (
     root_fingerprints,
     stamp,
 )
+from pilothouse.certs.private_files import make_private_directory
 from pilothouse.certs.refusals import Refusal
-from pilothouse.certs.root_store import RootStore
+from pilothouse.certs.root_store import BadRoot, RootStore
 from pilothouse.certs.rotation import Phase
 from pilothouse.certs.self_signed import make_root
 from pilothouse.certs.server_tls import ServingCertificate
@@ -129,7 +130,7 @@ class MeshAuthority:
         """
         self._material = self._open(trust_domain)
         self._issued_by = self._material.certificate_pem
-        self._journal = HoldersJournal(self._settings.directory)
+        self._journal = _open_journal(self._settings.directory)
         self._held = HeldCertificates(
             self._journal, self._streams, self._clock, assumed_life=self._settings.default_ttl
         )
@@ -251,6 +252,7 @@ class MeshAuthority:
             try:
                 await self._use_plugged_in(directory)
             except (MeshError, OSError) as failure:
+                self._log.change_refused()
                 log.error(  # noqa: TRY400
                     "authority.change_refused",
                     problem=str(failure),
@@ -301,10 +303,19 @@ class _ServiceObserver:
 
     def issued(self, caller: Caller, chain: IssuedChain) -> None:
         self._log.issued(caller, chain)
-        self._held.superseded(caller)
+        self._held.superseded(caller, chain)
 
     def refused(self, caller: Caller, refusal: Refusal) -> None:
         self._log.refused(caller, refusal)
+
+
+def _open_journal(directory: Path | None) -> HoldersJournal:
+    try:
+        if directory is not None:
+            make_private_directory(directory)
+        return HoldersJournal(directory)
+    except OSError as failure:
+        raise BadRoot(directory or Path(), f"{failure.strerror or failure}.") from failure
 
 
 async def _nothing() -> None:

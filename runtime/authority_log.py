@@ -79,6 +79,11 @@ class AuthorityLog:
             ["phase"],
             registry=registry,
         )
+        self._changes_refused = Counter(
+            "pilothouse_authority_changes_refused",
+            "Changes of the plugged-in authority's files that were not used.",
+            registry=registry,
+        )
         self._lines = FewLines(monotonic)
 
     def _seconds(self, which: str) -> float:
@@ -96,6 +101,10 @@ class AuthorityLog:
         """Note where a rotation is."""
         for each in Phase:
             self._phase.labels(each.value).set(each is phase)
+
+    def change_refused(self) -> None:
+        """Count a change of the plugged-in files that was not used."""
+        self._changes_refused.inc()
 
     def requested(self) -> None:
         """Count a request."""

@@ -1,9 +1,10 @@
 """
 What proxies are known to hold of this authority: the eyes of a rotation of the root.
 
-Certificates signed for agents count from their making to their end, or until the same agent comes
-back with one and gets the next. Proxies without an agent are looked at themselves: what they have
-acknowledged on their streams. Those that are away keep what they had. The ledger is
+Certificates signed for agents count from their making to their end, or until the same agent has
+come back with one and got the next; the roots it trusts are those it was given, or has acknowledged
+since on a stream it opened with it. Proxies without an agent are looked at themselves: what they
+have acknowledged on their streams. Those that are away keep what they had. The ledger is
 `pilothouse.certs.holders`; here is what fills it.
 """
 
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import structs
 
 from pilothouse.certs.callers import Caller, How
 from pilothouse.certs.holders import HoldersAt, Holding
@@ -28,6 +31,7 @@ from pilothouse.xds.streams import Streams
 _LEAF_NAMES: Final = (WORKLOAD, BUILTIN)
 _ROOT_NAMES: Final = (ROOTS, BUILTIN + CA_SUFFIX)
 _MAX_VERSIONS: Final = 50_000
+_ASKS_AGAIN_WITHIN: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,14 @@ class _Leaf:
 
     pem: bytes
     root: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Successor:
+    """The certificate that followed another, which ends at `until`."""
+
+    serial: str
     until: datetime
 
 
@@ -60,6 +72,7 @@ class HeldCertificates:
         self._bundles: dict[bytes, frozenset[str]] = {}
         self._leaf_by_version: dict[str, _Leaf] = {}
         self._roots_by_version: dict[str, frozenset[str]] = {}
+        self._successors: dict[str, _Successor] = {}
         self._keys: dict[WorkloadIdentity, dict[str, int]] = {}
         self._empty_handed: frozenset[str] = frozenset()
         self.connected_keys: frozenset[str] = frozenset()
@@ -90,7 +103,7 @@ class HeldCertificates:
                 self._journal.may_use(key, chain.root, chain.not_after)
             return
         self._journal.note(
-            f"leaf:{chain.serial}",
+            _leaf_key(chain.serial),
             Holding(
                 trusts=self.know(chain.roots_pem),
                 uses=frozenset({chain.root}),
@@ -98,11 +111,16 @@ class HeldCertificates:
             ),
         )
 
-    def superseded(self, caller: Caller) -> None:
-        """A caller got a new certificate; the one it proved itself with is used no more."""
+    def superseded(self, caller: Caller, chain: IssuedChain) -> None:
+        """A caller got a new certificate; the one it proved itself with is soon used no more."""
         kind, _, serial = caller.credential.partition(":")
         if caller.how is How.CERTIFICATE and kind == "certificate":
-            self._journal.forget(f"leaf:{serial}")
+            before = self._journal.holders.get(_leaf_key(serial))
+            if before is not None:
+                # The answer may be lost, and the agent has to ask again.
+                until = min(before.until, self._clock() + _ASKS_AGAIN_WITHIN)
+                self._journal.note(_leaf_key(serial), structs.replace(before, until=until))
+            self._successors[serial] = _Successor(chain.serial, caller.ends_at or self._clock())
 
     # -- what streams show ------------------------------------------------------------------------
 
@@ -118,9 +136,14 @@ class HeldCertificates:
                 empty_handed.add(key)  # it was given nothing, in this connection or another
                 continue
             self._journal.note(key, self._holding(before, identity, member, now))
+        for serial, member in self._agents():
+            self._note_agent(_leaf_key(serial), member)
+            keys.add(_leaf_key(serial))
         self.connected_keys = frozenset(keys)
         self._empty_handed = frozenset(empty_handed)
         self._journal.drop_ended(now)
+        for serial in [each for each, next_ in self._successors.items() if next_.until <= now]:
+            del self._successors[serial]
         return self._journal.holders.at(now, self._empty_handed)
 
     # -- a follower of streams --------------------------------------------------------------------
@@ -153,6 +176,21 @@ class HeldCertificates:
             identity = _identity(info.proxy)
             if identity is not None:
                 yield _key(info.proxy), identity, member
+
+    def _agents(self) -> Iterator[tuple[str, Member]]:
+        """Yield streams of agents, with the certificate that each has by now."""
+        for info, member in self._streams.members():
+            kind, _, serial = info.credential.partition(":")
+            if kind != "certificate" or _identity(info.proxy) is not None:
+                continue
+            while (successor := self._successors.get(serial)) is not None:
+                serial = successor.serial  # streams outlive the certificate they came with
+            yield serial, member
+
+    def _note_agent(self, key: str, member: Member) -> None:
+        before, trusts = self._journal.holders.get(key), self._trusted(member)
+        if before is not None and trusts is not None:
+            self._journal.note(key, Holding(trusts=trusts, uses=before.uses, until=before.until))
 
     def _holding(
         self, before: Holding | None, identity: WorkloadIdentity, member: Member, now: datetime
@@ -222,6 +260,10 @@ class HeldCertificates:
                     self._leaf_by_version.clear()
                 self._leaf_by_version[resource.version] = leaf
         return leaf
+
+
+def _leaf_key(serial: str) -> str:
+    return f"leaf:{serial}"
 
 
 def _key(proxy: Proxy) -> str:
