@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
@@ -22,7 +23,7 @@ from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryResponse,
 )
 from pilothouse._pb.istio.v1.auth import ca_pb2
-from pilothouse.agent.identity import HeldIdentity
+from pilothouse.agent.identity import BadAnswer, HeldIdentity, Trust
 from pilothouse.errors import SourceError
 from pilothouse.model.credentials import ROOTS
 from pilothouse.model.resource import SDS
@@ -88,11 +89,14 @@ class ControlPlaneClient:
                 metadata=self._metadata(needs_token=held is None),
                 timeout=CALL_SECONDS,
             )
-        return tuple(ca_pb2.IstioCertificateResponse.FromString(data).cert_chain)
+        try:
+            return tuple(ca_pb2.IstioCertificateResponse.FromString(data).cert_chain)
+        except DecodeError as problem:
+            raise BadAnswer("The authority's answer cannot be read.") from problem
 
-    async def follow_roots(self, held: HeldIdentity) -> AsyncIterator[bytes]:
+    async def follow_trust(self, held: HeldIdentity) -> AsyncIterator[Trust]:
         """
-        Yield the roots of the mesh, PEM, now and whenever they change.
+        Yield the roots and revocations of the mesh, now and whenever they change.
 
         A bundle is acknowledged when the next is asked for, so that the control plane knows what
         is in use. Raises: CannotRead; grpc.aio.AioRpcError.
@@ -104,10 +108,14 @@ class ControlPlaneClient:
             request = DiscoveryRequest(type_url=SDS, resource_names=[ROOTS], node=self._node(held))
             await call.write(request.SerializeToString())
             while isinstance(data := await call.read(), bytes):
-                answer = DiscoveryResponse.FromString(data)
-                for packed in answer.resources:
-                    secret = Secret.FromString(packed.value)
-                    yield secret.validation_context.trusted_ca.inline_bytes
+                try:
+                    answer = DiscoveryResponse.FromString(data)
+                    secrets = [Secret.FromString(each.value) for each in answer.resources]
+                except DecodeError as problem:
+                    raise BadAnswer("The roots that were sent cannot be read.") from problem
+                for secret in secrets:
+                    context = secret.validation_context
+                    yield Trust(context.trusted_ca.inline_bytes, context.crl.inline_bytes)
                 acknowledged = DiscoveryRequest(
                     type_url=SDS,
                     resource_names=[ROOTS],
@@ -124,7 +132,7 @@ class ControlPlaneClient:
         else:
             # What we were told since then counts too: the file may be older than the mesh's roots.
             credentials = grpc.ssl_channel_credentials(
-                roots + b"\n" + held.roots_pem, held.key_pem, held.chain_pem
+                roots + b"\n" + held.trust.roots_pem, held.key_pem, held.chain_pem
             )
         options = [
             ("grpc.ssl_target_name_override", self._access.server_name),

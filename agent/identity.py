@@ -17,13 +17,21 @@ class BadAnswer(ProtocolError):
     """The authority's answer cannot be used."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The roots of the mesh and its revocation lists, PEM."""
+
+    roots_pem: bytes
+    crl_pem: bytes = b""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HeldIdentity:
-    """A chain, its key and the roots, PEM; times with a zone. Never shown by repr."""
+    """A chain and its key, PEM, and whom to trust; times with a zone. Never shown by repr."""
 
     chain_pem: bytes
     key_pem: bytes
-    roots_pem: bytes
+    trust: Trust
     identity: WorkloadIdentity
     obtained_at: datetime
     not_after: datetime
@@ -53,7 +61,7 @@ class HeldIdentity:
         return HeldIdentity(
             chain_pem=chain_pem,
             key_pem=key_pem,
-            roots_pem=elements[-1].encode(),
+            trust=Trust(elements[-1].encode()),
             identity=identity,
             obtained_at=now,
             not_after=leaf.not_valid_after_utc,

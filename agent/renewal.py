@@ -17,7 +17,7 @@ import grpc.aio
 import structlog
 
 from pilothouse.agent.control_plane import ControlPlaneClient, brief
-from pilothouse.agent.identity import HeldIdentity
+from pilothouse.agent.identity import HeldIdentity, Trust
 from pilothouse.agent.keys import KeyKind, SigningRequest
 from pilothouse.agent.secrets import AgentSecrets
 from pilothouse.errors import MeshError
@@ -51,6 +51,7 @@ class Renewal:
         self._lifetime = lifetime
         self._clock = clock
         self._held: HeldIdentity | None = None
+        self._is_told = False
         self.obtained = asyncio.Event()
 
     async def run(self) -> None:
@@ -59,26 +60,28 @@ class Renewal:
             held = await self._obtain()
             await self._sleep_until(_renew_at(held))
 
-    async def follow_roots(self) -> None:
-        """Show the mesh's roots as they change, for ever."""
+    async def follow_trust(self) -> None:
+        """Show the mesh's roots and revocations as they change, for ever."""
         await self.obtained.wait()
         failures = 0
         while True:
             try:
                 if self._held is not None:
-                    async for roots_pem in self._client.follow_roots(self._held):
+                    async for trust in self._client.follow_trust(self._held):
                         failures = 0
-                        await self._take(roots_pem)
+                        self._is_told = True
+                        await self._take(trust)
             except (MeshError, grpc.aio.AioRpcError) as problem:
                 log.warning("agent.roots_not_followed", problem=brief(problem))
+            self._is_told = False
             await asyncio.sleep(_retry_seconds(failures))
             failures += 1
 
-    async def _take(self, roots_pem: bytes) -> None:
-        if self._held is None or not roots_pem or roots_pem == self._held.roots_pem:
+    async def _take(self, trust: Trust) -> None:
+        if self._held is None or not trust.roots_pem or trust == self._held.trust:
             return
-        self._held = replace(self._held, roots_pem=roots_pem)
-        await self._secrets.show_roots(roots_pem)
+        self._held = replace(self._held, trust=trust)
+        await self._secrets.show_trust(trust)
         log.info("agent.roots_changed")
 
     async def _obtain(self) -> HeldIdentity:
@@ -102,6 +105,11 @@ class Renewal:
         request = await asyncio.to_thread(SigningRequest, self._key_kind)
         elements = await self._client.create_certificate(request.csr_pem, self._lifetime, proof)
         held = HeldIdentity.read(elements, request.key_pem, self._clock())
+        if self._held is not None:
+            # A stream tells no later than the answer, and it alone tells what is revoked.
+            before, new = self._held.trust, held.trust
+            trust = before if self._is_told else Trust(new.roots_pem, before.crl_pem)
+            held = replace(held, trust=trust)
         self._held = held
         await self._secrets.show(held)
         self.obtained.set()

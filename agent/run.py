@@ -60,7 +60,7 @@ async def run(options: AgentOptions) -> int:
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(renewal.run(), name="renewal"),
-                tasks.create_task(renewal.follow_roots(), name="roots"),
+                tasks.create_task(renewal.follow_trust(), name="roots"),
             ]
             code = await _until_end(options.command, stop)
             for task in running:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
-from pilothouse.agent.identity import HeldIdentity
+from pilothouse.agent.identity import HeldIdentity, Trust
 from pilothouse.model.credentials import (
     ROOTS,
     SYSTEM_ROOTS,
@@ -50,12 +50,14 @@ class AgentSecrets:
         workload.tls_certificate.certificate_chain.inline_bytes = held.chain_pem
         workload.tls_certificate.private_key.inline_bytes = held.key_pem
         self._held[WORKLOAD] = _encoded(workload)
-        await self.show_roots(held.roots_pem)
+        await self.show_trust(held.trust)
 
-    async def show_roots(self, roots_pem: bytes) -> None:
+    async def show_trust(self, trust: Trust) -> None:
         """Give these roots from now on."""
         roots = Secret(name=ROOTS)
-        roots.validation_context.trusted_ca.inline_bytes = roots_pem
+        roots.validation_context.trusted_ca.inline_bytes = trust.roots_pem
+        if trust.crl_pem:
+            roots.validation_context.crl.inline_bytes = trust.crl_pem
         self._held[ROOTS] = _encoded(roots)
         async with self.changed:
             self.changed.notify_all()

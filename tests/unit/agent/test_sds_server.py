@@ -19,7 +19,7 @@ from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryRequest,
     DiscoveryResponse,
 )
-from pilothouse.agent.identity import BadAnswer, HeldIdentity
+from pilothouse.agent.identity import BadAnswer, HeldIdentity, Trust
 from pilothouse.agent.keys import KeyKind, SigningRequest
 from pilothouse.agent.renewal import Renewal
 from pilothouse.agent.sds_server import SERVICE, SdsServer, somebody_listens
@@ -99,12 +99,12 @@ async def test_secrets_come_when_there_are_some_and_again_when_they_change(path:
         await envoy.ask("default", nonce=nonce)
         await other.ask("ROOTCA")
         got, _ = await other.next()
-        assert got["ROOTCA"].validation_context.trusted_ca.inline_bytes == first.roots_pem
+        assert got["ROOTCA"].validation_context.trusted_ca.inline_bytes == first.trust.roots_pem
         await secrets.show(second := held())
         got, _ = await envoy.next()
         assert got["default"].tls_certificate.private_key.inline_bytes == second.key_pem
         got, _ = await other.next()
-        assert got["ROOTCA"].validation_context.trusted_ca.inline_bytes == second.roots_pem
+        assert got["ROOTCA"].validation_context.trusted_ca.inline_bytes == second.trust.roots_pem
 
 
 async def test_only_one_way_to_ask(path: Path) -> None:
@@ -177,6 +177,38 @@ class FlakyClient:
         authority = Authority.create("cluster.local", now)
         chain = authority.sign_csr(csr_pem, WEB, now, lifetime=lifetime)
         return tuple(each.decode() for each in chain.elements)
+
+    async def follow_trust(self, _held: HeldIdentity) -> AsyncIterator[Trust]:
+        yield Trust(b"the roots", b"the revocations")
+        await asyncio.Event().wait()
+
+
+async def test_revocations_stay_when_the_certificate_is_renewed() -> None:
+    """They come by the stream only, so an answer without them takes none away (C-R-8)."""
+    client, secrets = FlakyClient(0), AgentSecrets()
+    renewal = Renewal(
+        client,  # type: ignore[arg-type]  # a double
+        secrets,
+        key_kind=KeyKind.ECDSA_P256,
+        lifetime=timedelta(seconds=2),
+        clock=lambda: datetime.now(UTC),
+    )
+
+    def crl() -> bytes:
+        found = secrets.get("ROOTCA")
+        return Secret.FromString(found.data).validation_context.crl.inline_bytes if found else b""
+
+    tasks = [asyncio.create_task(each) for each in (renewal.run(), renewal.follow_trust())]
+    try:
+        async with asyncio.timeout(20), secrets.changed:
+            await secrets.changed.wait_for(crl)
+            first = secrets.get("default")
+            await secrets.changed.wait_for(lambda: secrets.get("default") != first)
+            assert crl() == b"the revocations"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_an_absent_authority_is_asked_again_and_renewal_follows() -> None:
