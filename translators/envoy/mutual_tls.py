@@ -17,6 +17,8 @@ from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2,
 from pilothouse._pb.google.protobuf import any_pb2
 from pilothouse.api.mesh_config import MeshTls
 from pilothouse.api.tls_names import CIPHERS
+from pilothouse.model.credentials import ROOTS, WORKLOAD
+from pilothouse.model.names import AGENT_CLUSTER
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import CertificateSource
 from pilothouse.model.service_accounts import SPIFFE
@@ -24,10 +26,6 @@ from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.http_options import HttpUpstream
 
 TLS_SOCKET: Final = "envoy.transport_sockets.tls"
-WORKLOAD_SECRET: Final = "default"  # noqa: S105 (a name)
-ROOT_SECRET: Final = "ROOTCA"  # noqa: S105 (a name)
-AGENT_CLUSTER: Final = "sds-grpc"
-"""The cluster by which a proxy's bootstrap leads to its agent."""
 
 MESH_HTTP: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 MESH_TCP: Final = ("istio-peer-exchange", "istio")
@@ -160,10 +158,10 @@ def offer_override(value: str) -> any_pb2.Any:
 
 def _apply_secrets(common: tls_pb2.CommonTlsContext, certificates: CertificateSource) -> None:
     common.tls_certificate_sds_secret_configs.append(
-        secret_pb2.SdsSecretConfig(name=WORKLOAD_SECRET, sds_config=secret_source(certificates))
+        secret_pb2.SdsSecretConfig(name=WORKLOAD, sds_config=secret_source(certificates))
     )
     roots = common.combined_validation_context.validation_context_sds_secret_config
-    roots.name = ROOT_SECRET
+    roots.name = ROOTS
     roots.sds_config.CopyFrom(secret_source(certificates))
 
 
