@@ -170,17 +170,11 @@ async def eventually(look: Callable[[], Any]) -> Any:
 async def workplace(folder: Path, *texts: str, **more: Any) -> AsyncIterator[Workplace]:
     """Run a server with an authority over these objects; `more` are settings."""
     mesh = folder / "mesh"
-    mesh.mkdir()
+    mesh.mkdir(exist_ok=True)
     for number, text in enumerate(texts):
         (mesh / f"{number}.yaml").write_text(text)
-    settings = Settings(
-        config_dir=mesh,
-        grpc_addr=ANY,
-        secure_grpc_addr=ANY,
-        monitoring_addr=ANY,
-        ca_dir=folder / "ca",
-        **more,
-    )
+    chosen = {"grpc_addr": ANY, "secure_grpc_addr": ANY, "monitoring_addr": ANY, **more}
+    settings = Settings(config_dir=mesh, ca_dir=folder / "ca", **chosen)
     async with serving(settings) as server:
         place = Workplace(server, folder)
         await place.write_roots()

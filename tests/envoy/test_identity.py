@@ -12,17 +12,19 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 from cryptography import x509
 from workplace import CLOSED, Workplace, eventually, guarded, handshake, identity_of, workplace
 
 from pilothouse.demo.envoy import EnvoyProcess
 from pilothouse.model.inputs import WORKLOAD_CERTIFICATES
+from pilothouse.model.resource import SDS
 
 pytestmark = [
     pytest.mark.envoy,
@@ -121,6 +123,13 @@ async def no_key_is_shown(place: Workplace) -> None:
         assert "PRIVATE KEY" not in text
     _, dump = await place.server.get("/debug/config_dump?proxyID=web-1.default")
     assert "W3JlZGFjdGVkXQ==" in dump  # "[redacted]", as Envoy writes it
+    method = "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus"
+    async with grpc.aio.insecure_channel(str(place.server.ports.grpc)) as channel:
+        opened: Any = channel
+        status = await opened.unary_unary(method)(b"")
+    assert SDS.encode() in status
+    assert b"default" in status
+    assert key.encode() not in status
 
 
 async def test_certificates_are_renewed_without_a_restart(folder: Path, port: int) -> None:
@@ -139,6 +148,30 @@ async def test_certificates_are_renewed_without_a_restart(folder: Path, port: in
 
             await eventually(is_renewed)
         assert not list(place.server.plane.streams.rejected())
+
+
+async def test_a_restarted_server_issues_anew(folder: Path, port: int) -> None:
+    """Keys are kept nowhere; meanwhile Envoy serves by what it has, and it refuses nothing."""
+    config = (CLOSED, guarded("web", ADDRESS, port))
+    async with AsyncExitStack() as envoys:
+        async with workplace(folder, *config) as place:
+            address = place.server.ports.secure_grpc
+            await place.write_token("web")
+            await place.write_token("client")
+            client = await place.client_context("client")
+            envoy = await envoys.enter_async_context(place.envoy("web"))
+            await envoy.wait_ready()
+            first = await eventually(lambda: handshake(client, ADDRESS, port))
+        assert await handshake(client, ADDRESS, port) == first
+        async with workplace(folder, *config, secure_grpc_addr=address) as again:
+
+            async def is_another() -> bool:
+                return await handshake(client, ADDRESS, port) != first
+
+            await eventually(is_another)
+            assert not list(again.server.plane.streams.rejected())
+        rejected = await envoy.stats("update_rejected")
+        assert sum(rejected.values()) == 0
 
 
 async def test_token_and_roots_are_read_again(folder: Path, port: int) -> None:
