@@ -79,6 +79,7 @@ class Serving(NamedTuple):
 def inbound_listeners(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     """Return virtualInbound (unless nothing is captured) and the bound ports (LS-01)."""
     found = []
+    _report_closed(ctx, inbound)
     if inbound.mode is not InterceptionMode.NONE:
         found.append(ctx.get_or_none(virtual_inbound, inbound))
     found.extend(
@@ -140,7 +141,6 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)
     listener.metadata.CopyFrom(metadata((port.source for port in captured), with_generation=False))
     log_lost_connections(listener, logging)
-    _report_closed(ctx, inbound)
     refs = (*(port.source.ref for port in captured), *inbound.policies)
     return Resource(LDS, VIRTUAL_INBOUND, encode(listener), tuple(dict.fromkeys(refs)))
 
