@@ -94,12 +94,27 @@ class CertificateService:
         except NotAuthenticated as unknown:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(unknown))
             raise
+        answer = await self._answer(caller, context)
+        if isinstance(answer, bytes):
+            return answer
+        await context.abort(*answer)
+        raise AssertionError(answer)  # abort has raised
+
+    async def _answer(
+        self, caller: Caller, context: Context
+    ) -> bytes | tuple[grpc.StatusCode, str]:
+        """
+        Read the message and return the answer, or how the call ends.
+
+        An abort keeps all frames that it passes through until the garbage collector comes by, so
+        it must not pass through one that holds a message of many megabytes.
+        """
         data: object = await context.read()
         try:
             request = _decode(data)
             if request.metadata.fields["ImpersonatedIdentity"].string_value:
                 # For node agents, whom no rule here knows.
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_IMPERSONATION)
+                return grpc.StatusCode.UNAUTHENTICATED, _NO_IMPERSONATION
             async with self._gate:
                 chain = await self._issuer.sign(
                     request.csr.encode(),
@@ -108,8 +123,7 @@ class CertificateService:
                 )
         except Refusal as refusal:
             self._observer.refused(caller, refusal)
-            await context.abort(_status(refusal), f"CSR signing error ({refusal})")
-            raise
+            return _status(refusal), f"CSR signing error ({refusal})"
         self._observer.issued(caller, chain)
         answer = ca_pb2.IstioCertificateResponse(
             cert_chain=[element.decode("ascii") for element in chain.elements]

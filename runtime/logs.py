@@ -22,6 +22,7 @@ _SECRET_WORDS: Final = (
     "key_pem",
     "authorization",
 )
+_GRPC_SERVER: Final = "grpc._cython.cygrpc"
 _MAX_VALUE_CHARACTERS: Final = 2_000
 
 
@@ -60,6 +61,12 @@ def configure_logs(
     )
     # Libraries that use the standard library's logging (grpc, aiohttp) say only what is wrong.
     logging.basicConfig(stream=out, level=max(threshold, logging.WARNING), force=True)
+    logging.getLogger(_GRPC_SERVER).addFilter(_client_is_there)
+
+
+def _client_is_there(record: logging.LogRecord) -> bool:
+    """Let pass what grpc says, except that clients went away: a traceback for each is a weapon."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 def hide_secrets(

@@ -166,20 +166,38 @@ class DiscoveryServer:
     # -- the status service -----------------------------------------------------------------------
 
     async def _status_stream(self, _requests: object, context: Context) -> None:
-        answer = await self._status_of_what_may_be_seen(context)
+        may_see = await self._what_may_be_seen(context)
         transport = GrpcTransport(context, self._address_of)
-        while (data := await transport.receive()) is not None:
-            await transport.send(await answer(data))
+        while (answer := await self._status_answer(transport, may_see)) is not None:
+            if isinstance(answer, str):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, answer)
+            else:
+                await transport.send(answer)
 
     async def _status_call(self, _requests: object, context: Context) -> bytes:
-        answer = await self._status_of_what_may_be_seen(context)
-        data = await GrpcTransport(context, self._address_of).receive()
-        return await answer(data or b"")
+        may_see = await self._what_may_be_seen(context)
+        answer = await self._status_answer(GrpcTransport(context, self._address_of), may_see)
+        if isinstance(answer, str):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, answer)
+        return answer if isinstance(answer, bytes) else b""
 
-    async def _status_of_what_may_be_seen(
-        self, context: Context
-    ) -> Callable[[bytes], Awaitable[bytes]]:
-        """Return how to answer a caller; ends the call if nobody knows it."""
+    async def _status_answer(
+        self, transport: "GrpcTransport", may_see: Callable[[Proxy], bool]
+    ) -> bytes | str | None:
+        """
+        Return the answer to the next request, or why there is none; None at the end.
+
+        An abort keeps all frames that it passes through until the garbage collector comes by, so
+        it must not pass through this one, which holds a message of many megabytes.
+        """
+        data = await transport.receive()
+        try:
+            return None if data is None else self._status.answer(data, may_see)
+        except InvalidRequest as error:
+            return str(error)
+
+    async def _what_may_be_seen(self, context: Context) -> Callable[[Proxy], bool]:
+        """Return which proxies a caller may see; ends the call if nobody knows it."""
         may_inspect = self._may_inspect
         caller: Verified | None = None
         try:
@@ -190,14 +208,7 @@ class DiscoveryServer:
         def may_see(proxy: Proxy) -> bool:
             return may_inspect is not None and may_inspect(caller, proxy)
 
-        async def answer(data: bytes) -> bytes:
-            try:
-                return self._status.answer(data, may_see)
-            except InvalidRequest as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-                raise
-
-        return answer
+        return may_see
 
 
 _STATUS: Final[Mapping[EndReason, grpc.StatusCode]] = {

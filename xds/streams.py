@@ -59,6 +59,7 @@ class _Stream:
     wake: asyncio.Event
     only_type: str
     ends_at_epoch_seconds: float | None
+    first: Request | None
     fault: StreamEnded | None = None
 
 
@@ -199,19 +200,19 @@ class Streams:
             raise StreamEnded(EndReason.RESOURCE_EXHAUSTED, text)
         self._waiting += 1
         try:
-            stream, request = await self._let_in(transport, variant, authenticate, only_type)
+            stream = await self._let_in(transport, variant, authenticate, only_type)
         except StreamEnded as ended:
             self._observer.refused(transport.address, ended.text)
             raise
         finally:
             self._waiting -= 1
-        if stream is None or request is None:
+        if stream is None:
             return
         self._streams[stream.info.number] = stream
         self._observer.connected(stream.info)
         reason = ""
         try:
-            await self._converse(stream, request)
+            await self._converse(stream)
             reason = stream.fault.text if stream.fault else ""
         except Exception as error:
             reason = f"internal error: {error!r}"
@@ -225,31 +226,48 @@ class Streams:
 
     async def _let_in(
         self, transport: Transport, variant: Variant, authenticate: Authenticate, only_type: str
-    ) -> tuple[_Stream | None, Request | None]:
+    ) -> _Stream | None:
+        """Return a stream that may be served, None if the client has gone."""
         try:
             verified = await authenticate(transport)
         except NotAuthenticated as error:
             raise StreamEnded(EndReason.UNAUTHENTICATED, str(error)) from error
         await self._wait_for_turn()
+        found = await self._first_request(transport, variant, verified)
+        if isinstance(found, StreamEnded):
+            raise found
+        if found is None:
+            return None
+        request, proxy = found
+        del found
+        await self._wait_until_ready()
+        if self._prepare is not None:
+            await self._prepare(proxy)
+        return self._open(transport, variant, proxy, verified, only_type, request)
+
+    async def _first_request(
+        self, transport: Transport, variant: Variant, verified: Verified | None
+    ) -> tuple[Request, Proxy] | StreamEnded | None:
+        """
+        Return the first request and whose it is, None if the client has gone.
+
+        Why it is refused is returned, not raised: a traceback would hold on to a message of many
+        megabytes until the garbage collector comes by.
+        """
         try:
             async with asyncio.timeout(self._limits.first_request_within_seconds):
                 data = await transport.receive()
         except TimeoutError:
-            text = "no discovery request came"
-            raise StreamEnded(EndReason.DEADLINE_EXCEEDED, text) from None
+            return StreamEnded(EndReason.DEADLINE_EXCEEDED, "no discovery request came")
         if data is None:
-            return None, None
+            return None
         try:
             request, node = parse(variant, data)
-            proxy = identified(read_proxy(node), verified)
+            return request, identified(read_proxy(node), verified)
         except InvalidRequest as error:
-            raise StreamEnded(EndReason.INVALID_ARGUMENT, str(error)) from error
+            return StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
         except NotAuthorized as error:
-            raise StreamEnded(EndReason.PERMISSION_DENIED, str(error)) from error
-        await self._wait_until_ready()
-        if self._prepare is not None:
-            await self._prepare(proxy)
-        return self._open(transport, variant, proxy, verified, only_type), request
+            return StreamEnded(EndReason.PERMISSION_DENIED, str(error))
 
     async def _wait_for_turn(self) -> None:
         if self._rate is None:
@@ -277,6 +295,7 @@ class Streams:
         proxy: Proxy,
         verified: Verified | None,
         only_type: str,
+        first: Request,
     ) -> _Stream:
         wake = asyncio.Event()
         try:
@@ -292,28 +311,33 @@ class Streams:
             credential=verified.credential if verified is not None else "",
         )
         ends_at = verified.ends_at_epoch_seconds if verified is not None else None
-        return _Stream(info, member, transport, wake, only_type, ends_at)
+        return _Stream(info, member, transport, wake, only_type, ends_at, first)
 
-    async def _converse(self, stream: _Stream, first: Request) -> None:
+    async def _converse(self, stream: _Stream) -> None:
         """Read and write until either ends; what went wrong is left in `stream.fault`."""
         async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(self._read(stream, first))
+            reader = tasks.create_task(self._read(stream))
             writer = tasks.create_task(self._write(stream))
             reader.add_done_callback(lambda _: writer.cancel())
             writer.add_done_callback(lambda _: reader.cancel())
 
-    async def _read(self, stream: _Stream, request: Request) -> None:
-        variant = stream.info.variant
-        while True:
+    async def _read(self, stream: _Stream) -> None:
+        # No name here keeps a request while the next is awaited: they may be large.
+        request, stream.first = stream.first, None
+        while request is not None:
             try:
                 self._receive(stream, request)
-                data = await stream.transport.receive()
-                if data is None:
-                    return
-                request, _ = parse(variant, data)
+                request = None
+                request = await self._next_request(stream)
             except InvalidRequest as error:
                 stream.fault = StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
                 return
+
+    @staticmethod
+    async def _next_request(stream: _Stream) -> Request | None:
+        """Return what the client asks next, None if it has closed. Raises: InvalidRequest."""
+        data = await stream.transport.receive()
+        return None if data is None else parse(stream.info.variant, data)[0]
 
     def _receive(self, stream: _Stream, request: Request) -> None:
         request = _of_type(request, stream.only_type)
