@@ -8,7 +8,7 @@ Reads only what changed; survives a directory that vanishes and comes back.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -43,13 +43,22 @@ LOOK_EVERY_SECONDS: Final = 1.0
 LOOK_COST_SHARE: Final = 0.01
 """Looking at the whole tree without a reason takes this part of the time at most."""
 
-SETTLE_SECONDS: Final = 0.002
-"""How long a notice waits for others, so that files written together are read together."""
+MAX_TOGETHER: Final = 1_000
+"""So many changed files at most are taken as written together."""
 
 REPLACEMENT_SECONDS: Final = 0.05
 """How long a removal waits for a replacement: tools move the old away and then the new in."""
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Told:
+    """What notices said: changed files, None if folders changed; and what was made of it."""
+
+    paths: frozenset[str] | None
+    is_missing: bool = False
+    is_more_than_files: bool = False
 
 
 class FileStore:
@@ -159,14 +168,37 @@ class FileStore:
             await asyncio.Event().wait()
             return
         while True:
-            paths = await notices.changed(SETTLE_SECONDS)
-            if paths is None or any("/.." in path for path in paths):
-                return  # folders changed; "..data" is how mounted ConfigMaps swap theirs
-            names = self._names(paths)
-            if any(stamp_of(self._path(name)) is None for name in names):
+            told = _Told(await notices.changed())
+            # No pause before they are handed on: what was read must not be lost to a time-out.
+            self._report(partial(self._read_told, notices, told), on_change)
+            if told.is_more_than_files:
+                return
+            if told.is_missing:
                 await asyncio.sleep(REPLACEMENT_SECONDS)
                 return
-            self._report(partial(self._read_again, names), on_change)
+
+    def _read_told(self, notices: Inotify, told: "_Told") -> list[Change]:
+        """
+        Read the files that notices name, and those named by the time these are read.
+
+        So one changed file waits for no other, and files written together are read together.
+        """
+        changes: list[Change] = []
+        read = 0
+        while told.paths:
+            # "..data" is how mounted ConfigMaps swap their files.
+            if any("/.." in path for path in told.paths):
+                told.paths = None
+                break
+            names = self._names(told.paths)
+            told.is_missing = any(stamp_of(self._path(name)) is None for name in names)
+            if told.is_missing:
+                break
+            changes.extend(self._read_again(names))
+            read += len(names)
+            told.paths = notices.taken() if read < MAX_TOGETHER else frozenset()
+        told.is_more_than_files = told.paths is None
+        return _last_of_each(changes)
 
     def _followed(self, tree: Tree) -> list[str]:
         beside = (str(file.absolute().parent) for file in self._mesh_files.values())

@@ -73,15 +73,19 @@ class Inotify:
                 paths[folder] = None
         return is_new
 
-    async def changed(self, settle_seconds: float) -> frozenset[str] | None:
+    async def changed(self) -> frozenset[str] | None:
         """
-        Wait for changes, a moment longer for their company; return the paths of changed files.
+        Wait for changes; return the paths of changed files.
 
         None means that folders changed: look everywhere. A file counts as changed once it is whole,
         that is when its writer closes it or renames it into place.
         """
         await self._arrived.wait()
-        await asyncio.sleep(settle_seconds)
+        return self.taken()
+
+    def taken(self) -> frozenset[str] | None:
+        """Return what `changed` would, without waiting: empty if nothing has changed since."""
+        self._read()
         changed, self._changed = frozenset(self._changed), set()
         is_restructured, self._is_restructured = self._is_restructured, False
         self._arrived.clear()

@@ -7,12 +7,10 @@ import pytest
 
 from pilothouse.providers.inotify import Inotify
 
-SETTLE_SECONDS = 0.01
-
 
 async def told(notices: Inotify) -> frozenset[str] | None:
     """Return the next notice."""
-    return await asyncio.wait_for(notices.changed(SETTLE_SECONDS), 5)
+    return await asyncio.wait_for(notices.changed(), 5)
 
 
 async def test_a_file_is_told_of_when_it_is_whole(tmp_path: Path) -> None:
@@ -24,7 +22,7 @@ async def test_a_file_is_told_of_when_it_is_whole(tmp_path: Path) -> None:
             file.write("half")
             file.flush()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(notices.changed(SETTLE_SECONDS), 0.1)
+                await asyncio.wait_for(notices.changed(), 0.1)
         assert await told(notices) == {f"{tmp_path}/a.yaml"}
         (tmp_path / "a.yaml").rename(tmp_path / "b.yaml")
         assert await told(notices) == {f"{tmp_path}/a.yaml", f"{tmp_path}/b.yaml"}
