@@ -69,7 +69,8 @@ class Watch(WatchState):
         for sent in self.unanswered:
             if name in sent.changes:
                 return sent.changes[name][1]
-        return self.client.get(name)
+        held: Held | None = self.client.get(name)
+        return held
 
     def warming_since(self) -> float | None:
         """When the oldest unanswered message that brought new resources was sent."""
