@@ -211,6 +211,14 @@ class LogLevelType(click.Choice[str]):
     help="How long all proxies must have what a step of a root's rotation needs.",
 )
 @_option(
+    "--max-connects-per-second",
+    type=float,
+    envvar=["PILOTHOUSE_MAX_CONNECTS_PER_SECOND", "PILOT_MAX_REQUESTS_PER_SECOND"],
+    metavar="NUMBER",
+    help="How fast streams are let in; those that would wait over a second come again. No limit if"
+    " not given.",
+)
+@_option(
     "--oidc-issuers",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",

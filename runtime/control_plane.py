@@ -55,7 +55,7 @@ from pilothouse.translators.envoy.secrets import SECRET_FAULTS
 from pilothouse.xds.auth import inspect_everything
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
-from pilothouse.xds.streams import Streams
+from pilothouse.xds.streams import StreamLimits, Streams
 
 SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "localhost", "127.0.0.1", "::1")
 """What the TLS port answers for; agents verify the first, whatever address they dial."""
@@ -90,6 +90,7 @@ class ControlPlane:
         self.streams = Streams(
             self.publisher,
             observer=StreamObserver(self.metrics, self._findings_changed.set, self._followers),
+            limits=StreamLimits(connects_per_second=settings.max_connects_per_second),
             clock=time.monotonic,
             prepare=self._prepare,
         )

@@ -19,6 +19,7 @@ import structlog
 from msgspec.structs import replace
 
 from pilothouse.certs.callers import Callers
+from pilothouse.certs.client_certificates import revoked_serials
 from pilothouse.certs.front.ciphers import openssl_ciphers
 from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.peers import CallerFinder, Peers, Recognise
@@ -121,10 +122,15 @@ class SecurePort:
         """
         Use another certificate or other roots for new connections; those that are open stay.
 
+        Only those by a certificate that is now revoked are closed.
+
         Raises: FrontFailed: It cannot be used, and the port goes on with what it has.
         """
         if self._front is not None:
             await self._front.update(replace(material, ciphers=self._ciphers))
+            closed = self._front.close(revoked_serials(material.crl_pem))
+            if closed:
+                log.info("secure_port.revoked", connections_closed=closed)
 
     async def stop(self, grace_seconds: float) -> None:
         """Say goodbye to streams, then end the front; `run` must have ended."""

@@ -55,6 +55,7 @@ class Settings:
     must be seen to have what a step of a rotation needs. `drain` is how long streams may finish
     after a signal.
 
+    `max_connects_per_second` is the rate at which streams are let in (None: no limit).
     `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
     the secure port, by istiod's names; none means the good ones.
 
@@ -80,6 +81,7 @@ class Settings:
     workload_cert_ttl: timedelta = DEFAULT_TTL
     max_workload_cert_ttl: timedelta = LONGEST_TTL
     oidc_issuers: Path | None = None
+    max_connects_per_second: float | None = None
     tls_cipher_suites: tuple[str, ...] = ()
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
@@ -101,6 +103,8 @@ class Settings:
                 " authentication yet but shows the mesh's whole config; bind 127.0.0.1 and put"
                 " an authenticating proxy in front.",
             )
+        if self.max_connects_per_second is not None and self.max_connects_per_second <= 0:
+            raise InvalidSetting("--max-connects-per-second", "it must be more than zero.")
         for suite in self.tls_cipher_suites:
             if suite not in OPENSSL_NAMES:
                 raise InvalidSetting(

@@ -4,7 +4,7 @@ The connections of the secure port that are open, by the name under which gRPC s
 Fails closed: a call whose peer is not known here came round the front and has no credentials.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +64,12 @@ class Peers:
         """Return where a connection comes from, for people."""
         peer = self.find(grpc_peer)
         return peer.address if peer is not None else grpc_peer
+
+    def holding(self, serials: Collection[str]) -> Iterator[str]:
+        """Yield the names of connections by certificates of these serial numbers."""
+        for peer in self._peers.values():
+            if peer.certificate is not None and peer.certificate.serial in serials:
+                yield peer.name
 
     def strangers(self, opened_before: float) -> Iterator[str]:
         """Yield the names of older connections on which no call was ever recognised."""

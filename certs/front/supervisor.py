@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -162,6 +162,13 @@ class TlsFront:
                 if problem:
                     raise FrontFailed(problem)
             self._material = material
+
+    def close(self, serials: Collection[str]) -> int:
+        """Close connections by certificates of these serial numbers; return how many."""
+        names = list(self._peers.holding(serials))
+        for name in names:
+            self._tell(Close(name=name))
+        return len(names)
 
     async def stop(self) -> None:
         """End the front; it passes on what gRPC wrote last."""

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from fronted import ALICE, client_context, fronted, material, svid, until
 
 from pilothouse.certs.authority import Authority
+from pilothouse.certs.client_certificates import revoked_serials
 from pilothouse.certs.front.control import Limits
 from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.material import CaMaterial, make_material
@@ -140,8 +141,17 @@ async def test_a_revocation_list() -> None:
         .public_bytes(serialization.Encoding.PEM)
     )
     async with fronted(ca) as here:
-        assert await here.answers(client_context(ca.root_pem, gone))
-        await here.front.update(material(ca, crl=crl))
+        open_ = client_context(ca.root_pem, gone)
+        async with here.connected(open_) as (ended, _), here.connected(
+            client_context(ca.root_pem, stays)
+        ) as (reader, writer):  # fmt: skip
+            await until(lambda: len(here.peers) == 2)
+            listed = material(ca, crl=crl + crl)
+            await here.front.update(listed)
+            assert here.front.close(revoked_serials(listed.crl_pem)) == 1
+            assert await ended.read() == b""
+            writer.write(b"x")
+            assert await reader.read(1) == b"x"
         assert not await here.answers(client_context(ca.root_pem, gone))
         assert await here.answers(client_context(ca.root_pem, stays))
         assert await here.answers(client_context(ca.root_pem))
