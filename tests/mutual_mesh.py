@@ -22,7 +22,7 @@ from pilothouse.certs.authority import Authority, KeyPair
 from pilothouse.demo.process import ChildProcess
 from pilothouse.model.identity import WorkloadIdentity
 
-GRPC_PORT = 9090
+GRPC_PORTS = (9090, 9091)
 DOMAIN = "cluster.local"
 ADDRESSES = {
     "declared": "10.244.77.21",
@@ -32,7 +32,7 @@ ADDRESSES = {
     "foreign": "10.244.77.25",
 }
 VIPS = {"declared": "10.96.1.1", "detected": "10.96.1.2"}
-PORTS = {"http": 80, "grpc": 81, "tcp": 82, "tls": 83}
+PORTS = {"http": 80, "grpc": 81, "tcp": 82, "tls": 83, "http2": 84}
 """Ports of both services, by what is spoken there."""
 
 SERVICE = """
@@ -47,6 +47,7 @@ spec:
     - {{name: {prefix}grpc, port: 81, targetPort: 9090}}
     - {{name: {prefix}tcp, port: 82, targetPort: 9000}}
     - {{name: {prefix}tls, port: 83, targetPort: 8443}}
+    - {{name: {prefix}http2, port: 84, targetPort: 9091}}
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
@@ -93,7 +94,7 @@ class Ground:
                 except ConnectionError:
                     return ""
                 return reply.by
-            case "grpc":
+            case "grpc" | "http2":
                 return service if await self._calls(client, f"{vip}:{port}") else ""
             case "tcp":
                 return await workload.who_answers(vip, port)
@@ -159,22 +160,20 @@ async def mutual_mesh(folder: Path, *, delta: bool) -> AsyncIterator[Ground]:
             await mesh.add(name, address, {"app": name}, tls, metadata, clusters)
         for name in VIPS:
             where = mesh.workloads[name].namespace
-            server = ChildProcess(
-                f"grpc-{name}",
-                [
-                    sys.executable,
-                    str(Path(grpc_echo.__file__)),
-                    "serve",
-                    f"{where.address}:{GRPC_PORT}",
-                ],
-                log_dir=found.folder,
-                netns=where.path,
-            )
-            await server.start()
-            stack.push_async_callback(server.stop)
+            for port in GRPC_PORTS:
+                address = f"{where.address}:{port}"
+                server = ChildProcess(
+                    f"grpc-{name}-{port}",
+                    [sys.executable, str(Path(grpc_echo.__file__)), "serve", address],
+                    log_dir=found.folder,
+                    netns=where.path,
+                )
+                await server.start()
+                stack.push_async_callback(server.stop)
 
-            async def is_up(name: str = name, kind: str = "grpc") -> bool:
-                return await found.speak("client", name, kind) == name
+            async def are_up(name: str = name) -> bool:
+                spoken = [await found.speak("client", name, kind) for kind in ("grpc", "http2")]
+                return spoken == [name, name]
 
-            await eventually(is_up)
+            await eventually(are_up)
         yield found
