@@ -209,8 +209,8 @@ def _duration(value: Json) -> Duration | None:
 
 def _config(value: Json) -> OwnProxyConfig | None:
     """Read the parts of a ProxyConfig that shape what is served; fields of later versions pass."""
-    if not isinstance(value, dict):
-        return None
+    if not isinstance(value, dict) or not value:
+        return None  # an agent sends its whole config, so an empty one is nobody's
     known = {name: value[name] for name in OwnProxyConfig.__struct_encode_fields__ if name in value}
     problems: list[str] = []
 
