@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from pilothouse.api.meta import selects
 from pilothouse.api.peer_authentication import MutualTls, PeerAuthentication
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
@@ -115,7 +114,11 @@ class NamespaceAuthentication:
 
     def selected(self, labels: Mapping[str, str]) -> tuple[SelectingPolicy, ...]:
         """Return the policies that select a workload with these labels; the first one counts."""
-        return tuple(each for each in self.selecting if selects(dict(each.labels), dict(labels)))
+        return tuple(
+            each
+            for each in self.selecting
+            if all(labels.get(name) == value for name, value in each.labels)
+        )
 
     def of(self, labels: Mapping[str, str]) -> Authentication:
         """Return what holds for a workload with these labels."""
