@@ -6,6 +6,7 @@ a client runs is a map of labels with the names of `pilothouse.model.topology_la
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from pilothouse.model.endpoint import Endpoint
@@ -19,7 +20,10 @@ from pilothouse.model.topology_labels import (
 )
 
 _MOST: Final = 2**32 - 1
-"""Envoy refuses a priority whose weights add up to more."""
+"""Envoy refuses a priority, and a locality, whose weights add up to more."""
+
+LAST_PRIORITY: Final = 128
+"""Envoy refuses any beyond."""
 
 
 class Group(NamedTuple):
@@ -34,7 +38,17 @@ class Group(NamedTuple):
 def grouped(
     chosen: Iterable[Endpoint], plan: LocalityPlan, client: Mapping[str, str]
 ) -> tuple[Group, ...]:
-    """Group endpoints by locality and apply the plan; priorities are 0, 1, 2 without a gap."""
+    """
+    Group endpoints by locality and apply the plan; priorities are 0, 1, 2 without a gap.
+
+    Weights add up to no more than Envoy takes, and priorities beyond its last are its last.
+    """
+    return _bounded(_planned(chosen, plan, client))
+
+
+def _planned(
+    chosen: Iterable[Endpoint], plan: LocalityPlan, client: Mapping[str, str]
+) -> tuple[Group, ...]:
     by_locality: dict[Locality, list[Endpoint]] = {}
     for endpoint in chosen:
         by_locality.setdefault(endpoint.locality, []).append(endpoint)
@@ -62,6 +76,31 @@ def grouped(
 def _group(locality: Locality, priority: int, members: Iterable[Endpoint]) -> Group:
     kept = tuple(members)
     return Group(locality, priority, min(sum(each.weight for each in kept), _MOST), kept)
+
+
+def _bounded(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    # Rare enough that nothing is built anew unless a sum is out of bounds.
+    sums: dict[int, int] = {}
+    for group in groups:
+        sums[group.priority] = sums.get(group.priority, 0) + group.weight
+    total = max(sums.values(), default=0)
+    if total > _MOST:
+        groups = tuple(group._replace(weight=_share(group.weight, total)) for group in groups)
+    return tuple(map(_with_bounded_members, groups))
+
+
+def _with_bounded_members(group: Group) -> Group:
+    total = sum(each.weight for each in group.members)
+    if group.priority > LAST_PRIORITY:
+        group = group._replace(priority=LAST_PRIORITY)
+    if total <= _MOST:
+        return group
+    lighter = (replace(each, weight=_share(each.weight, total)) for each in group.members)
+    return group._replace(members=tuple(lighter))
+
+
+def _share(weight: int, total: int) -> int:
+    return max(1, weight // (total // _MOST + 1))
 
 
 def matches(locality: Locality, wanted: str) -> bool:

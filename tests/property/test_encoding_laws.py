@@ -8,8 +8,10 @@ from pilothouse._pb.envoy.config.core.v3 import base_pb2, health_check_pb2
 from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_pb2
 from pilothouse.model.endpoint import Endpoint, Health
-from pilothouse.model.priorities import Group
+from pilothouse.model.locality import NO_PLAN
+from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
+from pilothouse.translators.envoy.constraints import violation
 from pilothouse.translators.envoy.endpoints import encode_assignment
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
@@ -106,3 +108,10 @@ def test_spliced_route_configurations_are_whole_messages() -> None:
                 assert sorted(again) == sorted(resource.data)
                 seen += 1
     assert seen > 20
+
+
+@given(words.filter(bool), st.lists(endpoints, max_size=8))
+def test_assignments_keep_envoys_constraints(name: str, made: list[Endpoint]) -> None:
+    """Issue 3: they are not checked one by one when they are sent, for none can break a rule."""
+    data = encode_assignment(name, grouped(made, NO_PLAN, {}))
+    assert violation(endpoint_pb2.ClusterLoadAssignment.FromString(data)) is None

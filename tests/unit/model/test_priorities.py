@@ -202,3 +202,38 @@ def test_a_plan_names_all_that_it_reads(made, plan, client):
     """Labels a plan does not name change nothing: clients that differ there share assignments."""
     kept = {name: value for name, value in client.items() if name in plan.reads}
     assert grouped(made, plan, kept) == grouped(made, plan, client)
+
+
+MOST = 2**32 - 1
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "eu", "us/1"]), st.integers(1, MOST)), max_size=8),
+    st.booleans(),
+)
+def test_weights_stay_within_what_envoy_takes(places, ranks_by_label):
+    """3.12: no sum is beyond 32 bits, no weight is 0, and the heavier stays the heavier."""
+    every = [endpoint(f"e{n}", where, weight) for n, (where, weight) in enumerate(places)]
+    labels = ("version",) if ranks_by_label else ()
+    found = grouped(every, LocalityPlan(priority_labels=labels), HERE)
+    weight_of = {each.address: each.weight for each in every}
+    for group in found:
+        assert sum(each.weight for each in group.members) <= MOST
+        assert all(each.weight >= 1 for each in group.members)
+        ordered = sorted(group.members, key=lambda each: weight_of[each.address])
+        assert [each.weight for each in ordered] == sorted(each.weight for each in ordered)
+    for priority in {group.priority for group in found}:
+        assert sum(group.weight for group in found if group.priority == priority) <= MOST
+
+
+def test_there_is_a_last_priority():
+    """DR-18: more labels than Envoy has priorities only rank alike at the end."""
+    labels = [f"l{n:03}" for n in range(200)]
+    wanted = tuple(f"{name}=x" for name in labels)
+    every = [
+        endpoint(f"e{count}", **dict.fromkeys(labels[:count], "x")) for count in range(0, 201, 1)
+    ]
+    found = ranks(every, LocalityPlan(priority_labels=wanted))
+    assert found["e200"] == 0
+    assert found["e72"] == found["e0"] == 128
+    assert found["e73"] == 127
