@@ -66,6 +66,10 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_concurrent_streams", 64),
+    # Calls that came and were not looked at yet: of more than this, gRPC cancels some at random,
+    # streams of proxies among them. A mesh that starts anew asks for thousands of certificates.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
 )
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
