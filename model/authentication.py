@@ -86,7 +86,7 @@ def _while_changing(former: Authentication, now: Authentication) -> Authenticati
 class SelectingPolicy(NamedTuple):
     """A policy for the workloads that carry its labels; `mode` is None where it inherits."""
 
-    labels: tuple[tuple[str, str], ...]
+    labels: frozenset[tuple[str, str]]
     mode: MtlsMode | None
     ports: tuple[tuple[int, MtlsMode | None], ...]
     ref: ConfigRef
@@ -114,11 +114,8 @@ class NamespaceAuthentication:
 
     def selected(self, labels: Mapping[str, str]) -> tuple[SelectingPolicy, ...]:
         """Return the policies that select a workload with these labels; the first one counts."""
-        return tuple(
-            each
-            for each in self.selecting
-            if all(labels.get(name) == value for name, value in each.labels)
-        )
+        pairs = labels.items()
+        return tuple(each for each in self.selecting if pairs >= each.labels)
 
     def of(self, labels: Mapping[str, str]) -> Authentication:
         """Return what holds for a workload with these labels."""
@@ -132,8 +129,11 @@ class NamespaceAuthentication:
         return self._after(labels)
 
     def _after(self, labels: Mapping[str, str]) -> Authentication:
-        found = self.selected(labels) if self.selecting else ()
-        return found[0].over(self.everywhere) if found else self.everywhere
+        pairs = labels.items()
+        for each in self.selecting:
+            if pairs >= each.labels:
+                return each.over(self.everywhere)
+        return self.everywhere
 
 
 class Scope(NamedTuple):
@@ -255,7 +255,7 @@ def _of_scope(
 def _selecting(row: PeerAuthentication) -> SelectingPolicy:
     spec = row.spec
     return SelectingPolicy(
-        labels=tuple(sorted(spec.labels.items())),
+        labels=frozenset(spec.labels.items()),
         mode=_mode(spec.mtls),
         ports=tuple(sorted((int(port), _mode(tls)) for port, tls in spec.port_level_mtls.items())),
         ref=row.meta.ref(),
