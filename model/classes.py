@@ -22,6 +22,7 @@ from pilothouse.model.authentication import (
     authentication_of,
 )
 from pilothouse.model.endpoint_policy import Client, labels_read
+from pilothouse.model.endpoints import EndpointsKey
 from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
 from pilothouse.model.networks import Reach, network_gateways
 from pilothouse.model.protocols import Protocol, declared_protocol
@@ -137,11 +138,13 @@ class EndpointView:
     What load assignments depend on besides the cluster.
 
     `labels` are those of the client that some object makes endpoints depend on; where it runs is
-    among them. Sorted. `reach` is None in a mesh of one network.
+    among them. Sorted. `reach` is None in a mesh of one network. `own` is the service port whose
+    workloads the client is one of, if it asks for them (NM-17).
     """
 
     labels: Client = ()
     reach: Reach | None = None
+    own: EndpointsKey | None = None
 
 
 NOWHERE: Final = EndpointView()
@@ -226,8 +229,9 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
 def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
     reads = ctx.get(labels_read, None)
     has_networks = bool(ctx.get(network_gateways, None)) or bool(proxy.networks)
+    own = _own_service(ctx, proxy)
     if not reads and not has_networks:
-        return NOWHERE
+        return EndpointView(own=own) if own else NOWHERE
     labels = where_it_runs(ctx, proxy)
     reach = None
     if has_networks:
@@ -239,7 +243,13 @@ def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
             networks=proxy.networks,
         )
     chosen = tuple(sorted((n, v) for n, v in labels.items() if n in reads))
-    return EndpointView(labels=chosen, reach=reach)
+    return EndpointView(labels=chosen, reach=reach, own=own)
+
+
+def _own_service(ctx: Ctx, proxy: Proxy) -> EndpointsKey | None:
+    """Return the oldest service that a proxy serves, for zone-aware routing to count (DR-19)."""
+    served = ctx.get(targets, proxy) if proxy.discovers_itself else ()
+    return EndpointsKey(served[0].service.key, served[0].port.number) if served else None
 
 
 def _authenticated(inbound: Inbound, wanted: Authentication) -> Inbound:

@@ -89,7 +89,8 @@ class Proxy:
     metadata NAMESPACE, else `id_namespace`. `ips` begins with the address of the node id. `domain`
     is the DNS domain of the node id (``NS.svc.cluster.local``). `labels` are sorted pairs. `config`
     is the ProxyConfig it brings along, None if it brings none. `networks` are the only ones whose
-    endpoints it asks for, empty is all. `ports` are those its containers declare, by name.
+    endpoints it asks for, empty is all. `ports` are those its containers declare, by name. With
+    `discovers_itself` its bootstrap has a cluster of the workloads that serve what it serves.
     `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
@@ -114,6 +115,7 @@ class Proxy:
     config: OwnProxyConfig | None = None
     networks: tuple[str, ...] = ()
     ports: tuple[tuple[str, int], ...] = ()
+    discovers_itself: bool = False
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     identity: WorkloadIdentity | None = None

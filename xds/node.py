@@ -108,6 +108,7 @@ def read_proxy(node: Node | None) -> Proxy:
         idle_timeout=_duration(metadata.get("IDLE_TIMEOUT")),
         networks=tuple(sorted(_texts(metadata.get("REQUESTED_NETWORK_VIEW")))),
         ports=_ports(metadata.get("POD_PORTS")),
+        discovers_itself=_flag(metadata.get("ENABLE_SELF_DISCOVERY")),
         config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),

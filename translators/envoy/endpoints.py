@@ -16,6 +16,7 @@ from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import EndpointView
 from pilothouse.model.endpoint_policy import Client, EndpointPolicy, endpoint_policy
 from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
+from pilothouse.model.locality import NO_PLAN
 from pilothouse.model.names import ClusterName
 from pilothouse.model.networks import Reach, network_gateways, through_gateways
 from pilothouse.model.policies import MergedRule, RuleQuestion, governing_rule, merged_rule
@@ -44,6 +45,10 @@ class AssignmentView(NamedTuple):
     endpoints: EndpointView
 
 
+OWN_CLUSTER: Final = "local_cluster"
+"""The cluster of a bootstrap with self-discovery by which Envoy counts workloads in its zone."""
+
+
 class AssignmentQuestion(NamedTuple):
     """The load assignment of a cluster as proxies of a view see it."""
 
@@ -69,6 +74,9 @@ class AssignmentKey(NamedTuple):
 @query
 def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     """Return the load assignment of that name, None if the scope has no such cluster."""
+    if asked.name == OWN_CLUSTER:
+        own = asked.view.endpoints.own
+        return ctx.get(own_assignment, own) if own else None
     try:
         name = ClusterName.parse(asked.name)
     except ValueError:
@@ -91,6 +99,17 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     client = policy.seen_by(view.endpoints.labels)
     reach = view.endpoints.reach
     return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy, reach))
+
+
+@query
+def own_assignment(ctx: Ctx, key: EndpointsKey) -> Resource | None:
+    """Encode the workloads a client is one of, all of them, by where they run (N-12, DR-19)."""
+    owner = ctx.get(service, key.service)
+    if owner is None:
+        return None
+    every = [endpoint for endpoint in ctx.get(endpoints, key) if endpoint.address]
+    groups = grouped(every, NO_PLAN, {})
+    return Resource(EDS, OWN_CLUSTER, encode_assignment(OWN_CLUSTER, groups), (owner.source.ref,))
 
 
 def labels_of_subset(rule: MergedRule | None, subset: str) -> tuple[tuple[str, str], ...] | None:
