@@ -37,6 +37,8 @@ FIRST_RETRY: Final = timedelta(milliseconds=500)
 LONGEST_RETRY: Final = timedelta(minutes=1)
 MAX_AT_ONCE: Final = 16
 _LONGEST_SLEEP_SECONDS: Final = 60.0
+_BETWEEN_LOOKS_SECONDS: Final = 0.1
+"""All that is held is looked through each time, and thousands may be issued in a row."""
 
 Put = Callable[[Iterable[Change]], Awaitable[None]]
 """Offer changes; returns once they are committed and published."""
@@ -160,6 +162,7 @@ class WorkloadCertificates:
                     if held.renew_at <= now:
                         self._begin(held)
                 await self._sleep(self._next_at())
+                await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
         finally:
             for held in self._held.values():
                 if held.attempt is not None:
