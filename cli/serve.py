@@ -143,7 +143,8 @@ class LogLevelType(click.Choice[str]):
     "--secureGrpcAddr",
     type=AddressType(),
     default=str(DEFAULT_SECURE_GRPC),
-    help="xDS over TLS with client certificates. Empty or 'off' turns it off.",
+    help="xDS and certificates over TLS, for callers that prove who they are by certificate or"
+    " token. Empty or 'off' turns it off.",
 )
 @_option(
     "--monitoring-addr",

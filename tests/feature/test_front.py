@@ -18,9 +18,11 @@ from certificates import Key, make_ca, private_key_pem
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from fronted import ALICE, client_context, fronted, material, svid, until
+from msgspec.structs import replace
 
 from pilothouse.certs.authority import Authority
 from pilothouse.certs.client_certificates import revoked_serials
+from pilothouse.certs.front.ciphers import OPENSSL_NAMES, openssl_ciphers
 from pilothouse.certs.front.control import Limits
 from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.material import CaMaterial, make_material
@@ -62,6 +64,22 @@ async def test_versions(authority: Authority, version: ssl.TLSVersion) -> None:
         context.minimum_version = context.maximum_version = version
     async with fronted(authority) as here:
         assert await here.answers(context) is (version is ssl.TLSVersion.TLSv1_2)
+
+
+async def test_chosen_ciphers(authority: Authority) -> None:
+    """C-R-14: of TLS 1.2 only those that were chosen; TLS 1.3 is not touched."""
+    assert set(openssl_ciphers(OPENSSL_NAMES).split(":")) <= {
+        each["name"] for each in ssl.create_default_context().get_ciphers()
+    }
+    chosen = openssl_ciphers(["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"])
+    async with fronted(authority) as here:
+        await here.front.update(replace(material(authority), ciphers=chosen))
+        for cipher, is_good in ((chosen, True), ("ECDHE-ECDSA-AES128-GCM-SHA256", False)):
+            context = client_context(authority.root_pem)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(cipher)
+            assert await here.answers(context) is is_good
+        assert await here.answers(client_context(authority.root_pem))
 
 
 async def test_no_alpn(authority: Authority) -> None:

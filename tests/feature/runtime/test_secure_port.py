@@ -1,6 +1,7 @@
 """The secure port: who proves nothing gets nothing, and nobody is somebody else."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ import grpc
 import grpc.aio
 import pytest
 from fake_proxy import ADS, node
+from joserfc import jwt as jose
+from joserfc.jwk import ECKey
 from serving import ANY, Serving, serving
 
 from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
@@ -19,10 +22,12 @@ from pilothouse.certs.authority import Authority, KeyPair
 from pilothouse.certs.tokens import TokenStore
 from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS
+from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.settings import Settings
 
 CLIENT = WorkloadIdentity("cluster.local", "default", "client")
 CLAIMS = {"NAMESPACE": "default", "SERVICE_ACCOUNT": "client"}
+CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus"
 NODE_ID = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local"
 
 
@@ -149,3 +154,60 @@ async def test_a_stream_ends_when_its_token_is_revoked(
         await first_answer(secure, authority.root_pem, None, token)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert caught.value.details() == "authentication failure"
+
+
+async def test_a_token_of_an_issuer_is_served(mesh: Path, tmp_path: Path) -> None:
+    """C-A-2, from the file of issuers to the stream; a certificate for it, too."""
+    key = ECKey.generate_key("P-256")
+    issuers = tmp_path / "issuers.json"
+    issuers.write_text(json.dumps({
+        "issuer": "https://login.example", "audiences": ["mesh"],
+        "jwks": json.dumps({"keys": [key.as_dict(private=False)]}),
+        "subjects": {"app-7": "default/client"},
+    }))  # fmt: skip
+    claims = {"iss": "https://login.example", "aud": "mesh", "exp": 4_000_000_000}
+    settings = Settings(
+        config_dir=mesh, grpc_addr=ANY, secure_grpc_addr=ANY, monitoring_addr=ANY,
+        ca_dir=tmp_path / "ca", oidc_issuers=issuers,
+    )  # fmt: skip
+    async with serving(settings) as server:
+        root = b"".join(file.read_bytes() for file in (tmp_path / "ca").glob("root-*-cert.pem"))
+        token = jose.encode({"alg": "ES256"}, {**claims, "sub": "app-7"}, key)
+        assert (await first_answer(server, root, None, token)).resources
+        other = jose.encode({"alg": "ES256"}, {**claims, "sub": "app-8"}, key)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await first_answer(server, root, None, other)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        _, metrics = await server.get("/metrics")
+        assert 'pilothouse_callers_recognised_total{how="oidc"} 1.0' in metrics
+        assert "citadel_server_authentication_failure_count 1.0" in metrics
+
+
+async def test_the_status_service_by_port(mesh: Path, tmp_path: Path) -> None:
+    """Offered on loopback's plaintext port to all, on other plaintext ports to nobody (C-A-7)."""
+    ok, unimplemented = grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED
+    for host, code in (("127.0.0.1", ok), ("0.0.0.0", unimplemented)):
+        settings = Settings(
+            config_dir=mesh, grpc_addr=Address(host, 0), secure_grpc_addr=None,
+            monitoring_addr=ANY, allow_remote_plaintext=True,
+        )  # fmt: skip
+        async with serving(settings) as server:
+            address = f"127.0.0.1:{server.ports.grpc.port}"
+            async with grpc.aio.insecure_channel(address) as channel:
+                call = channel.unary_unary(CSDS)(b"")
+                assert await call.code() is code
+
+
+async def test_the_unix_socket_behind_the_front_is_no_way_in(
+    secure: Serving, authority: Authority, tmp_path: Path
+) -> None:
+    """Who comes round the front is nobody, token or not, though the owner may open the socket."""
+    token, _ = TokenStore(tmp_path / "ca").create(CLIENT, datetime.now(UTC))
+    directory = secure.plane.secure_port._directory
+    assert directory is not None
+    assert directory.stat().st_mode & 0o777 == 0o700
+    async with grpc.aio.insecure_channel(f"unix:{directory / 'grpc'}") as channel:
+        call = channel.stream_stream(ADS + "DeltaAggregatedResources")(
+            metadata=[("authorization", f"Bearer {token}")]
+        )
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED

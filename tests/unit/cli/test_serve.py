@@ -92,6 +92,24 @@ def test_environment(served: list[Settings]) -> None:
     assert settings.log_format is LogFormat.CONSOLE
 
 
+def test_the_secure_port(served: list[Settings]) -> None:
+    """C-R-14, C-A-2, XP-04: suites by istiod's names, token issuers, the rate of connections."""
+    suites = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+    code, _ = invoke(
+        *("-d", "mesh", "--tls-cipher-suites", suites, "--oidc-issuers", "issuers.yaml"),
+        PILOT_MAX_REQUESTS_PER_SECOND="25",
+    )
+    assert code == 0
+    (settings,) = served
+    assert settings.tls_cipher_suites == tuple(suites.split(", "))
+    assert settings.oidc_issuers == Path("issuers.yaml")
+    assert settings.max_connects_per_second == 25
+    code, output = invoke("-d", "mesh", "--tls-cipher-suites", "TLS_RSA_WITH_RC4_128_SHA")
+    assert code == 1
+    assert "'TLS_RSA_WITH_RC4_128_SHA' is not offered" in output
+    assert invoke("-d", "mesh", "--max-connects-per-second", "0")[0] == 1
+
+
 def test_long_quiet_time_stretches_the_cap(served: list[Settings]) -> None:
     """Who asks for 30 s of quiet does not have to say the cap as well."""
     assert invoke("-d", "mesh", "--debounce", "30s")[0] == 0
