@@ -131,6 +131,13 @@ class LogLevelType(click.Choice[str]):
     help="File of the mesh's networks (MeshNetworks). Without it the ConfigMap istio is used.",
 )
 @_option(
+    "--revision",
+    default="default",
+    metavar="NAME",
+    envvar=["PILOTHOUSE_REVISION", "REVISION"],
+    help="Which objects labelled istio.io/rev are used; those without the label always are.",
+)
+@_option(
     "--grpc-addr",
     "--grpcAddr",
     type=AddressType(),

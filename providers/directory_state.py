@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from pilothouse.api.kinds import MESH_CONFIG
+from pilothouse.api.kinds import KINDS, MESH_CONFIG
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.providers.documents import (
@@ -33,6 +33,11 @@ from pilothouse.providers.yaml_plain import LineMemory
 
 ROOT_NAMESPACE: Final = "istio-system"
 MESH_KEY: Final = ObjectKey("", "mesh")
+DEFAULT_REVISION: Final = "default"
+"""The revision of a control plane that names none."""
+
+REVISION_LABEL: Final = "istio.io/rev"
+_ISTIO_KINDS: Final = frozenset(kind.name for kind in KINDS if kind.is_istio)
 _MESH_CONFIG_MAP: Final = "istio"
 
 
@@ -98,11 +103,15 @@ class DirectoryState:
     """
     The objects of a set of files, by the path each was read from.
 
-    `root_namespace` is where the ConfigMap `istio` is the mesh config and its networks.
+    `root_namespace` is where the ConfigMap `istio` is the mesh config and its networks. Objects of
+    the Istio API that are labelled with a revision are used by that `revision` only (K8-19).
     """
 
-    def __init__(self, root_namespace: str = ROOT_NAMESPACE) -> None:
+    def __init__(
+        self, root_namespace: str = ROOT_NAMESPACE, revision: str = DEFAULT_REVISION
+    ) -> None:
         """Start without files."""
+        self._revision = revision
         self._config_map = ObjectId("ConfigMap", ObjectKey(root_namespace, _MESH_CONFIG_MAP))
         self._files: dict[str, _File] = {}
         self._owners: dict[ObjectId, list[str]] = {}
@@ -130,7 +139,7 @@ class DirectoryState:
             return self._replace(path, _with_findings(before, (finding,)))
         known = {each.digest: each for each in before.readings}
         readings = read_documents(path, content, self._memory, known)
-        after = _filed(path, readings, before)
+        after = _filed(path, readings, before, self._revision)
         at = after.places.get(self._config_map)
         if at is not None:
             for mesh in self._mesh.values():
@@ -262,6 +271,23 @@ def _value_line(path: str, content: str | bytes, at: Place, key: str) -> int:
     return at.line
 
 
+def _is_of_revision(row: Any, kind: str, revision: str) -> bool:
+    if kind not in _ISTIO_KINDS:
+        return True
+    return row.meta.labels.get(REVISION_LABEL, revision) == revision
+
+
+def _of_another_revision(identity: ObjectId, path: str, line: int) -> Finding:
+    ref = ConfigRef(identity.kind, *identity.key, file=path, line=line)
+    return Finding(
+        Severity.INFO,
+        "AnotherRevision",
+        ref,
+        f"The label {REVISION_LABEL} keeps the object for another control plane; it is not used.",
+        "Remove the label, or name the revision with --revision.",
+    )
+
+
 def _with_findings(file: _File, findings: tuple[Finding, ...]) -> _File:
     """Return the file as it was, with other findings."""
     return replace(file, findings=findings)
@@ -279,12 +305,13 @@ def _duplicate(identity: ObjectId, path: str, line: int, winner: str) -> Finding
     )
 
 
-def _filed(path: str, readings: tuple[DocumentReading, ...], before: _File) -> _File:
+def _filed(path: str, readings: tuple[DocumentReading, ...], before: _File, revision: str) -> _File:
     """Put a file's objects together with the last good versions that must stay."""
     rows: dict[ObjectId, Any] = {}
     places: dict[ObjectId, Place] = {}
     repeated: list[Finding] = []
     unusable: set[ObjectId] = set()
+    foreign: set[ObjectId] = set()
     someone_unknown = False
     for reading in readings:
         someone_unknown |= reading.broken is not None
@@ -297,6 +324,10 @@ def _filed(path: str, readings: tuple[DocumentReading, ...], before: _File) -> _
                     someone_unknown |= not (ref.kind and ref.name)
                 continue
             place = Place(reading.digest, reading.line, item.path)
+            if not _is_of_revision(item.decoded.object, ref.kind, revision):
+                repeated.append(_of_another_revision(identity, path, reading.line))
+                foreign.add(identity)
+                continue
             if identity in rows:
                 repeated.append(_duplicate(identity, path, reading.line, path))
                 continue
@@ -304,6 +335,8 @@ def _filed(path: str, readings: tuple[DocumentReading, ...], before: _File) -> _
             places[identity] = place
     for identity, row in before.rows.items():
         # A document that cannot be read may have been any of the objects that are missing now.
+        if identity in foreign:
+            continue
         if identity not in rows and (someone_unknown or identity in unusable):
             rows[identity] = row
             places[identity] = before.places[identity]

@@ -20,6 +20,7 @@ from pilothouse.api.meta import ObjectKey
 from pilothouse.errors import SourceError
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.providers.directory_state import (
+    DEFAULT_REVISION,
     ROOT_NAMESPACE,
     Change,
     DirectoryState,
@@ -75,12 +76,13 @@ class FileStore:
         mesh_config: Path | None = None,
         mesh_networks: Path | None = None,
         root_namespace: str = ROOT_NAMESPACE,
+        revision: str = DEFAULT_REVISION,
     ) -> None:
         """Read nothing yet."""
         self._root = root
         files = {MESH_CONFIG: mesh_config, MESH_NETWORKS: mesh_networks}
         self._mesh_files = {kind: file for kind, file in files.items() if file is not None}
-        self._state = DirectoryState(root_namespace)
+        self._state = DirectoryState(root_namespace, revision)
         self._stamps: dict[str, Stamp] = {}
         self._mesh_stamps: dict[str, Stamp] = {}
         self._is_gone = False

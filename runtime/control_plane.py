@@ -84,6 +84,7 @@ class ControlPlane:
             settings.config_dir,
             mesh_config=settings.mesh_config,
             mesh_networks=settings.mesh_networks,
+            revision=settings.revision,
         )
         self.publisher = Publisher(self.graph, roots, time.monotonic)
         self._findings_changed = asyncio.Event()

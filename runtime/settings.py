@@ -66,6 +66,7 @@ class Settings:
     config_dir: Path
     mesh_config: Path | None = None
     mesh_networks: Path | None = None
+    revision: str = "default"
     grpc_addr: Address = DEFAULT_GRPC
     secure_grpc_addr: Address | None = DEFAULT_SECURE_GRPC
     monitoring_addr: Address = DEFAULT_MONITORING

@@ -228,3 +228,23 @@ def test_the_networks_of_the_config_map_and_of_a_file() -> None:
     assert set(change.row.networks) == {"b"}
     changes = state.update("m.yaml", None)
     assert [each.kind for each in changes] == ["ConfigMap", "MeshConfig"]
+
+
+def test_objects_of_another_revision_are_not_used() -> None:
+    """K8-19: by the label istio.io/rev, which means something on objects of the Istio API only."""
+    ours = service("web").replace("metadata:", "metadata:\n  labels: {istio.io/rev: canary}", 1)
+    route = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: r, namespace: default, labels: {istio.io/rev: REVISION}}
+spec: {hosts: [a.example], http: [{route: [{destination: {host: a.example}}]}]}
+"""
+    state = DirectoryState()
+    changes = state.update("a.yaml", f"{ours}---{route.replace('REVISION', 'default')}")
+    assert [each.kind for each in changes] == ["Service", "VirtualService"]
+    [change] = state.update("a.yaml", f"{ours}---{route.replace('REVISION', 'canary')}")
+    assert (change.kind, change.row) == ("VirtualService", None)
+    assert codes(state) == ["AnotherRevision"]
+    canary = DirectoryState(revision="canary")
+    changes = canary.update("a.yaml", route.replace("REVISION", "canary"))
+    assert [each.kind for each in changes] == ["VirtualService"]
