@@ -45,6 +45,7 @@ class CaMaterial(msgspec.Struct, frozen=True, kw_only=True):
     `intermediates_pem` are what a leaf is sent with: from the signing certificate up to the last
     below a root, none if the signing certificate is itself a root. `roots_pem` is the trust
     bundle, which may hold more roots than `root`: the fingerprint of the one the chain ends at.
+    `cross_pem` are certificates of that root by earlier ones, for a server to show (`cross_sign`).
     """
 
     key_pem: bytes
@@ -53,6 +54,7 @@ class CaMaterial(msgspec.Struct, frozen=True, kw_only=True):
     roots_pem: bytes
     root: str
     crl_pem: bytes = b""
+    cross_pem: bytes = b""
 
     def __repr__(self) -> str:
         """Show which root it is of, never the key."""

@@ -4,6 +4,7 @@ The authority's own roots on disk, with the state of their rotation.
     authority.json           which root signs, and where a rotation is; replaced in one step
     root-<id>-key.pem        one pair for each root that the state names
     root-<id>-cert.pem
+    root-<id>-cross.pem      what earlier roots say of this one, if there were any
 
 A root's files are written before the state names them and removed after it no longer does, so a
 kill at any moment leaves a directory that `RootStore.open` reads. The directory is its owner's
@@ -27,6 +28,7 @@ from pilothouse.certs.material import (
     join_roots,
     load_certificates,
     make_material,
+    to_pem,
 )
 from pilothouse.certs.private_files import (
     NotPrivate,
@@ -35,7 +37,7 @@ from pilothouse.certs.private_files import (
     write_private,
 )
 from pilothouse.certs.rotation import Event, Requested, RootRotation
-from pilothouse.certs.self_signed import make_root
+from pilothouse.certs.self_signed import cross_sign, make_root
 from pilothouse.errors import SourceError
 
 STATE_FILE: Final = "authority.json"
@@ -72,6 +74,11 @@ def key_file(root: str) -> str:
 def certificate_file(root: str) -> str:
     """Name the file of a root's certificate, by the root's fingerprint."""
     return f"root-{root[:_ID_CHARACTERS]}-cert.pem"
+
+
+def cross_file(root: str) -> str:
+    """Name the file of certificates of a root by earlier ones, by the root's fingerprint."""
+    return f"root-{root[:_ID_CHARACTERS]}-cross.pem"
 
 
 def read_state(directory: Path) -> RootRotation | None:
@@ -156,9 +163,10 @@ class RootStore:
             root for each in self.rotation.trusted_roots for root in self._certificates(each)
         )
         try:
-            return make_material(
+            made = make_material(
                 self._read(key_file(signer)), self._read(certificate_file(signer)), b"", roots, now
             )
+            return msgspec.structs.replace(made, cross_pem=self._cross(signer, now))
         except BadMaterial as failure:
             raise BadRoot(self.directory, f"{failure}.") from failure
 
@@ -176,7 +184,10 @@ class RootStore:
         """Make a new root and begin to rotate to it. Raises: RotationRefused, OSError."""
         new = make_root(trust_domain, now, algorithm)
         state = self.rotation.advance(Requested(new.root), now)
+        old = self.material(now)
+        cross = cross_sign(new, old, now) + old.cross_pem
         _write_root(self.directory, new)
+        write_private(self.directory / cross_file(new.root), cross)
         self._save(state)
 
     def advance(self, event: Event, now: datetime) -> bool:
@@ -196,9 +207,11 @@ class RootStore:
 
     def _remove_unused(self) -> None:
         needed = {
-            name(root) for root in self.rotation.kept_roots for name in (key_file, certificate_file)
+            name(root)
+            for root in self.rotation.kept_roots
+            for name in (key_file, certificate_file, cross_file)
         }
-        for pattern in ("root-*key.pem", "root-*cert.pem", f".{STATE_FILE}.*", ".root-*.pem.*"):
+        for pattern in ("root-*.pem", f".{STATE_FILE}.*", ".root-*.pem.*"):
             for path in self.directory.glob(pattern):
                 if path.name not in needed:
                     path.unlink(missing_ok=True)
@@ -209,6 +222,13 @@ class RootStore:
             return (self.directory / name).read_bytes()
         except OSError as failure:
             raise BadRoot(self.directory, f"{name}: {failure.strerror or failure}.") from failure
+
+    def _cross(self, root: str, now: datetime) -> bytes:
+        """Return the certificates of a root by earlier ones that have not ended."""
+        if not (self.directory / cross_file(root)).exists():
+            return b""
+        found = load_certificates(self._read(cross_file(root)), cross_file(root))
+        return b"".join(to_pem(each) for each in found if each.not_valid_after_utc > now)
 
     def _certificates(self, root: str) -> list[x509.Certificate]:
         name = certificate_file(root)

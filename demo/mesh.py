@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -47,9 +48,17 @@ class BookinfoMesh:
         ground: Where it runs.
         delta: Envoys ask for incremental xDS; otherwise state of the world.
         workdir: Where config, logs and sockets go; a temporary folder, removed at the end, if None.
+        serve_options: More options of ``pilothouse serve``.
     """
 
-    def __init__(self, ground: Ground, *, delta: bool = True, workdir: Path | None = None) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        delta: bool = True,
+        workdir: Path | None = None,
+        serve_options: Sequence[str] = (),
+    ) -> None:
         self.ground = ground
         self.workdir = workdir or _new_temporary()
         self.config_dir = self.workdir / "mesh"
@@ -58,6 +67,7 @@ class BookinfoMesh:
         self.ports: dict[str, int] = {}
         self._is_temporary = workdir is None
         self._delta = delta
+        self._serve_options = tuple(serve_options)
         self._children: list[ChildProcess] = []
         self._control_plane: ChildProcess | None = None
         self._issuer: Issuer | None = None
@@ -216,6 +226,7 @@ class BookinfoMesh:
                 "--monitoring-addr=127.0.0.1:0",
                 f"--ports-file={ports_file}",
                 "--log-format=json",
+                *self._serve_options,
             ],
             log_dir=self.workdir,
             # Safe path: a folder named like a module in the current directory must not be taken.

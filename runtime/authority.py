@@ -207,7 +207,7 @@ class MeshAuthority:
         """Return what the secure port serves with. Raises: Refusal."""
         pair = await self.serving.certificate()
         return Material(
-            certificate_pem=pair.certificate_pem.decode("ascii"),
+            certificate_pem=(pair.certificate_pem + self._material.cross_pem).decode("ascii"),
             key_pem=pair.key_pem.decode("ascii"),
             roots_pem=self._material.roots_pem.decode("ascii"),
             crl_pem=self._material.crl_pem.decode("ascii"),

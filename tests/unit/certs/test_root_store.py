@@ -1,10 +1,13 @@
 """Roots on disk: kept, private, checked, and readable after a kill at any moment."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from certificates import ALICE, NOW
+from cryptography.x509 import DNSName, load_pem_x509_certificates
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from pilothouse.certs import private_files
 from pilothouse.certs.authority import Authority
@@ -17,6 +20,7 @@ from pilothouse.certs.root_store import (
     BadRoot,
     RootStore,
     certificate_file,
+    cross_file,
     key_file,
 )
 from pilothouse.certs.rotation import Cancelled, Hastened, Phase, RotationRefused
@@ -150,7 +154,35 @@ def test_rotation_step_by_step(tmp_path: Path) -> None:
     assert alone.roots_pem != old_bundle
     assert store.advance(Hastened(), NOW)
     assert store.rotation.phase is Phase.STABLE
-    assert names(tmp_path / "ca") == {STATE_FILE, key_file(new), certificate_file(new)}
+    assert names(tmp_path / "ca") == {
+        STATE_FILE, key_file(new), certificate_file(new), cross_file(new)
+    }  # fmt: skip
+
+
+def test_who_has_an_early_root_follows_the_server_to_a_late_one(tmp_path: Path) -> None:
+    """C-R-12: the roots in a proxy's bootstrap need not be replaced in step with a rotation."""
+    store = open_store(tmp_path / "ca")
+    bundles = [store.material(NOW).roots_pem]
+    for day in (1, 2):
+        now = NOW + timedelta(days=day)
+        store.request("cluster.local", now)
+        for _ in range(3):
+            store.advance(Hastened(), now)
+        bundles.append(store.material(now).roots_pem)
+    late = store.material(now)
+    pair = Authority(late).issue_server(("server.example",), now)
+    leaf, *between = load_pem_x509_certificates(pair.certificate_pem + late.cross_pem)
+    assert len(between) == 2
+    for bundle in bundles:
+        roots = Store(load_pem_x509_certificates(bundle))
+        verifier = PolicyBuilder().store(roots).time(now).max_chain_depth(4)
+        assert verifier.build_server_verifier(DNSName("server.example")).verify(leaf, between)
+        without = PolicyBuilder().store(roots).time(now)
+        if bundle is not bundles[-1]:
+            with pytest.raises(VerificationError):
+                without.build_server_verifier(DNSName("server.example")).verify(leaf, [])
+    first_ends = load_pem_x509_certificates(bundles[0])[0].not_valid_after_utc
+    assert store.material(first_ends).cross_pem.count(b"BEGIN") == 1
 
 
 def test_cancelled_rotation_leaves_nothing(tmp_path: Path) -> None:
@@ -207,7 +239,10 @@ def test_killed_before_any_change_to_the_directory(
         assert Authority(store.material(NOW)).issue_workload(ALICE, NOW)
         kept = {named(root) for root in store.rotation.kept_roots for named in
                 (key_file, certificate_file)}  # fmt: skip
-        assert names(home) == {STATE_FILE, *kept}
+        crosses = set(map(cross_file, store.rotation.kept_roots))
+        assert names(home) - crosses == {STATE_FILE, *kept}
+        if store.rotation.phase in (Phase.SIGNING_WITH_NEW, Phase.DROPPING_OLD):
+            assert store.material(NOW).cross_pem
         if not killed:
             assert steps > 20
             return
