@@ -81,6 +81,7 @@ class Server(Running):
     """`pilothouse serve`, as a user would start it, on free ports."""
 
     grpc_port: int
+    secure_port: int
     monitoring_port: int
     started_at: float
     ready_at: float
@@ -97,7 +98,7 @@ class Server(Running):
             "--monitoring-addr", "127.0.0.1:0", "--ports-file", str(ports_file), *options,
             stdout=log, stderr=log,
         )  # fmt: skip
-        server = cls(process, 0, 0, started_at, 0.0)
+        server = cls(process, 0, 0, 0, started_at, 0.0)
         while not ports_file.exists():
             if process.returncode is not None or time.monotonic() > (
                 started_at + READY_WITHIN_SECONDS
@@ -107,6 +108,7 @@ class Server(Running):
             await asyncio.sleep(0.002)
         ports = json.loads(ports_file.read_text())
         server.grpc_port, server.monitoring_port = ports["grpc"], ports["monitoring"]
+        server.secure_port = ports["secure_grpc"]
         while not server._is_ready():
             await asyncio.sleep(0.002)
         server.ready_at = time.monotonic()

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +27,17 @@ from mesh import NAMESPACES, Mesh
 from processes import HERE, Helper, Server
 from rich.console import Console
 from rich.table import Table
+from signing import WHO, signing
 
+from pilothouse.certs.authority import Authority
+from pilothouse.certs.tokens import TokenStore
 from pilothouse.model.resource import CDS, EDS, RDS
 
 BETWEEN_SAMPLES_SECONDS: Final = 0.15
 """Longer than the quiet time, so that each change comes to an idle server, as most do."""
 TIMEOUT_SECONDS: Final = 60.0
+STORM: Final = 5_000
+"""Requests for certificates that are under way at any moment of a storm."""
 console = Console(stderr=True)
 
 
@@ -79,6 +85,8 @@ class Options:
     endpoints: int
     proxies: int
     samples: int
+    storm: int = STORM
+    batch: int = 400
 
 
 @dataclass(slots=True)
@@ -237,16 +245,45 @@ async def measure(options: Options) -> dict[str, Any]:
         await run.no_op()
         results = run.results
         results["rss_after_changes_bytes"] = run.server.rss_bytes()
+    await _storm(options, results)
     async with bench(options, "--debounce", "0") as run:
         await run.start()
         await run.connect_floor()
         await _endpoint_changes(run, "one endpoint, --debounce 0")
         results["pushes"] += run.results["pushes"]
+    console.print("signing ...")
+    results["signing"] = await signing(max(2, options.samples // 4), options.batch)
     return results
 
 
+async def _storm(options: Options, results: dict[str, Any]) -> None:
+    """Measure endpoint changes while certificates are asked for, and right before."""
+    with tempfile.TemporaryDirectory(prefix="pilothouse-bench-ca-") as folder:
+        authority = Path(folder) / "ca"
+        async with bench(options, "--ca-dir", str(authority)) as run:
+            await run.start()
+            await run.connect_floor()
+            storm = await Helper.start("storm.py")
+            try:
+                token, _ = TokenStore(authority).create(WHO, datetime.now(UTC))
+                roots = Authority.open(authority, "cluster.local", datetime.now(UTC)).root_pem
+                await storm.do(
+                    "prepare", port=run.server.secure_port, roots=roots.decode(), token=token
+                )
+                await _endpoint_changes(run, "one endpoint, before a storm")
+                await storm.do("begin", count=options.storm)
+                await _endpoint_changes(
+                    run, f"one endpoint, {options.storm:,} requests for certificates"
+                )
+                results["storm"] = await storm.do("end")
+            finally:
+                await storm.stop()
+            results["pushes"] += run.results["pushes"]
+
+
 async def _endpoint_changes(run: Bench, title: str) -> None:
-    count = run.options.endpoints
+    # The first change must be one, whatever an earlier series ended with.
+    count = run.options.endpoints + 2 * len(run.results.get("pushes", ()))
     await run.push(
         title,
         EDS,
@@ -287,6 +324,7 @@ def show(options: Options, named: dict[str, str], results: dict[str, Any]) -> No
     out.print(f"one proxy gets {results['resources_of_a_proxy']}")
     out.print(_overview(results))
     out.print(_push_table(results["pushes"]))
+    out.print(_signing_table(results))
     out.print(
         "[dim]rename: from the rename of the file to the last byte at the last proxy."
         " commit: from the start of the commit. notice: what lies between.\n"
@@ -348,6 +386,23 @@ def _push_table(all_pushes: list[Pushes]) -> Table:
     return table
 
 
+def _signing_table(results: dict[str, Any]) -> Table:
+    table = Table("certificates", "a second", "raw", "ratio", "one, ms", "raw, ms")
+    for each in results["signing"]:
+        rate, raw = each["rate_per_second"], each["raw_rate_per_second"]
+        table.add_row(
+            str(each["algorithm"]), f"{rate:.0f}", f"{raw:.0f}", f"[bold]{rate / raw:.2f}[/]",
+            f"{each['latency_seconds'] * 1e3:.2f}", f"{each['raw_latency_seconds'] * 1e3:.2f}",
+        )  # fmt: skip
+    storm = results["storm"]
+    refused = ", ".join(f"{count} {name}" for name, count in storm["refused"].items()) or "none"
+    table.caption = (
+        f"storm: {storm['answered'] / storm['seconds']:.0f} certificates a second over the secure"
+        f" port; refused: {refused}"
+    )
+    return table
+
+
 def _ms(series: Series) -> str:
     return f"{series.median * 1e3:.1f} ({series.p99 * 1e3:.1f})"
 
@@ -365,7 +420,7 @@ def main(
     """Measure the control plane and the floor beneath it."""
     options = Options(services, endpoints, min(proxies, services), samples)
     if quick:
-        options = Options(50, 5, 10, 5)
+        options = Options(50, 5, 10, 5, storm=200, batch=40)
     named = machine()
     results = asyncio.run(measure(options))
     output.write_text(

@@ -28,8 +28,13 @@ def test_every_phase_runs_on_a_small_mesh(tmp_path: Path) -> None:
         "one endpoint",
         "one VirtualService",
         "one DestinationRule",
+        "one endpoint, before a storm",
+        "one endpoint, 200 requests for certificates",
         "one endpoint, --debounce 0",
     ]
+    assert results["storm"]["answered"] > 0
+    assert results["storm"]["refused"] == {}
+    assert [each["algorithm"] for each in results["signing"]] == ["ecdsa-p256", "rsa-2048"]
     for pushes in results["pushes"]:
         assert len(pushes["whole"]["values"]) == len(pushes["floor"]["values"]) >= 2
         assert min(pushes["notice"]["values"]) > 0
