@@ -274,7 +274,7 @@ def _value_line(path: str, content: str | bytes, at: Place, key: str) -> int:
 def _is_of_revision(row: Any, kind: str, revision: str) -> bool:
     if kind not in _ISTIO_KINDS:
         return True
-    return row.meta.labels.get(REVISION_LABEL, revision) == revision
+    return bool(row.meta.labels.get(REVISION_LABEL, revision) == revision)
 
 
 def _of_another_revision(identity: ObjectId, path: str, line: int) -> Finding:

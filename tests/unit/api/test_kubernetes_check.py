@@ -48,3 +48,17 @@ def test_refused(bad: dict, path: str) -> None:
     decoded = decode(bad)
     assert decoded.object is None
     assert [finding.ref.path for finding in decoded.findings] == [path]
+
+
+@pytest.mark.parametrize(
+    "label", ["istio.io/persistent-session", "istio.io/persistent-session-header"]
+)
+def test_sessions_that_are_not_kept_are_told_of(label: str) -> None:
+    """K8-11: the Service is used, and its label is said to have no effect."""
+    metadata = {"name": "web", "labels": {label: "cookie:/"}}
+    spec = {"ports": [{"port": 80}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+    decoded = decode(service)
+    assert decoded.object is not None
+    [finding] = decoded.findings
+    assert (finding.code, label in finding.ref.path) == ("FieldNotTranslated", True)
