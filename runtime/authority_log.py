@@ -16,7 +16,7 @@ from pilothouse.certs.callers import Caller
 from pilothouse.certs.issued import IssuedChain
 from pilothouse.certs.refusals import CsrProblem, CsrRefused, Refusal, RefusalCode
 from pilothouse.certs.rotation import Phase
-from pilothouse.runtime.caller_log import FewLines
+from pilothouse.runtime.few_lines import FewLines
 
 _UNREADABLE = frozenset({CsrProblem.MALFORMED, CsrProblem.TOO_LARGE})
 
@@ -84,7 +84,7 @@ class AuthorityLog:
             "Changes of the plugged-in authority's files that were not used.",
             registry=registry,
         )
-        self._lines = FewLines(monotonic)
+        self._lines = FewLines(monotonic, "authority.more_refused")
 
     def _seconds(self, which: str) -> float:
         return self._epoch(which) - self._clock().timestamp()

@@ -6,42 +6,15 @@ strangers are limited in number: whoever can connect must not be able to fill a 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from pilothouse.certs.callers import Caller, Credentials, How
 from pilothouse.certs.front.half_open import Turn
-
-_LINES_PER_INTERVAL: Final = 20
-_INTERVAL_SECONDS: Final = 10.0
+from pilothouse.runtime.few_lines import FewLines
 
 log = structlog.get_logger()
-
-
-class FewLines:
-    """Lets so many lines pass in an interval, and says how many it kept."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """Measure by `clock`, seconds that never go back."""
-        self._clock = clock
-        self._began = float("-inf")
-        self._passed = 0
-        self._kept = 0
-
-    def passes(self) -> bool:
-        """Whether one more line may be written."""
-        now = self._clock()
-        if now - self._began >= _INTERVAL_SECONDS:
-            if self._kept:
-                log.warning("callers.more_refused", count=self._kept)
-            self._began, self._passed, self._kept = now, 0, 0
-        if self._passed >= _LINES_PER_INTERVAL:
-            self._kept += 1
-            return False
-        self._passed += 1
-        return True
 
 
 class CallerLog:
@@ -82,7 +55,7 @@ class CallerLog:
             True: _fetches(registry, "success", "Fetches of token issuers' keys that succeeded."),
             False: _fetches(registry, "fail", "Fetches of token issuers' keys that failed."),
         }
-        self._lines = FewLines(clock)
+        self._lines = FewLines(clock, "callers.more_refused")
 
     def recognised(self, caller: Caller, credentials: Credentials) -> None:
         """Count a caller that is known."""

@@ -5,6 +5,7 @@ Counts everything, logs what people ask about: who came, went, was refused, and 
 rejected, with the objects at fault. Error texts come cut to a bounded length.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ import structlog
 
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import SDS, SHORT_NAMES
+from pilothouse.runtime.few_lines import FewLines
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.xds.progress import Acked
 from pilothouse.xds.rejections import RejectedResource, truncated
@@ -46,6 +48,7 @@ class StreamObserver:
         self._followers = followers
         self._on_rejection = on_rejection
         self._labels: dict[int, str] = {}
+        self._refusals = FewLines(time.monotonic, "xds.more_refused")
         # Bound once: finding the configured logger anew costs more than a filtered-out line.
         self._log = structlog.get_logger().bind()
 
@@ -67,7 +70,8 @@ class StreamObserver:
     def refused(self, peer: str, reason: str) -> None:
         """Count and log a stream that was not let in."""
         self._metrics.stream_refused()
-        self._log.warning("xds.refused", peer=peer, reason=truncated(reason))
+        if self._refusals.passes():
+            self._log.warning("xds.refused", peer=peer, reason=truncated(reason))
 
     def subscribed(self, stream: StreamInfo, type_url: str) -> None:  # noqa: ARG002 (by type)
         """See that what is said of a secret is heard: nothing need be sent for it."""

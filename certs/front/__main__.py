@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from pilothouse.certs.front.process import Front
 
@@ -24,13 +25,13 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def run(listener_number: int, control_number: int, backend: str) -> None:
-    """Serve until the main process has gone."""
+async def run(listener_number: int, control_number: int, backend: str) -> bool:
+    """Serve until the main process has gone; return whether it said so."""
     listener = socket.socket(fileno=listener_number)
     listener.setblocking(False)
     control = socket.socket(fileno=control_number)
     reader, writer = await asyncio.open_unix_connection(sock=control)
-    await Front(listener, reader, writer, backend).run()
+    return await Front(listener, reader, writer, backend).run()
 
 
 def main() -> None:
@@ -43,7 +44,12 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+        was_told = runner.run(run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    if not was_told:  # the main process was killed, so nobody else cleans up
+        backend = Path(sys.argv[3])
+        with contextlib.suppress(OSError):
+            backend.unlink(missing_ok=True)
+            backend.parent.rmdir()
 
 
 if __name__ == "__main__":

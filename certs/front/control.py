@@ -75,6 +75,10 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     name: str
 
 
+class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To the front: the end of the socket pair that follows is meant."""
+
+
 class Configured(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """From the front: the material is in use, or why it is not ("" it is)."""
 
@@ -107,7 +111,7 @@ class Turned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     detail: str
 
 
-ToFront = Configure | Verdict | Close
+ToFront = Configure | Verdict | Close | Leave
 FromFront = Configured | Opened | Closed | Turned
 
 

@@ -24,6 +24,7 @@ from pilothouse.certs.front.control import (
     Configure,
     Configured,
     FromFront,
+    Leave,
     Limits,
     Opened,
     ToFront,
@@ -79,8 +80,13 @@ class Front:
         self._turned: dict[str, int] = {}
         self._example = ("", "")
 
-    async def run(self) -> None:
-        """Do as told until the other end of the socket pair closes."""
+    async def run(self) -> bool:
+        """
+        Do as told until the other end of the socket pair closes.
+
+        Return whether it said goodbye: if not, the main process was killed.
+        """
+        was_told = False
         decoder = msgspec.json.Decoder(ToFront)
         accepting: asyncio.Task[None] | None = None
         telling = asyncio.create_task(self._tell_turned())
@@ -94,6 +100,8 @@ class Front:
                     waiting = self._verdicts.pop(told.name, None)
                     if waiting is not None and not waiting.done():
                         waiting.set_result(told.is_admitted)
+                case Leave():
+                    was_told = True
                 case Close() as told:
                     if (side := self._open.get(told.name)) is not None:
                         side.close()
@@ -103,6 +111,7 @@ class Front:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._all_closed()
+        return was_told
 
     async def _all_closed(self) -> None:
         while self._open:

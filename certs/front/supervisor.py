@@ -23,6 +23,7 @@ from pilothouse.certs.front.control import (
     Configure,
     Configured,
     FromFront,
+    Leave,
     Limits,
     Material,
     Opened,
@@ -211,6 +212,7 @@ class TlsFront:
         self._peers.clear()
         if self._configured is not None and not self._configured.done():
             self._configured.set_result(None)  # its successor will be given the new material
+        self._tell(Leave())
         writer, process = self._writer, self._process
         self._writer = self._reader = self._process = None
         if writer is not None:

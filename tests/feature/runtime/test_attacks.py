@@ -247,6 +247,7 @@ async def test_malformed_tokens(server: Attacked) -> None:
     assert set(codes) == {grpc.StatusCode.UNAUTHENTICATED}
     assert server.metric("citadel_server_authentication_failure_count") - failures >= 500
     assert server.log().count(b"callers.unknown") < 250
+    assert server.log().count(b"xds.refused") < 350
 
 
 # -- streams --------------------------------------------------------------------------------------

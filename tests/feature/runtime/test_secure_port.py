@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -154,6 +154,23 @@ async def test_a_stream_ends_when_its_token_is_revoked(
         await first_answer(secure, authority.root_pem, None, token)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert caught.value.details() == "authentication failure"
+
+
+async def test_a_stream_ends_with_its_certificate(secure: Serving, authority: Authority) -> None:
+    """XP-08: the proxy comes again, with the one it has meanwhile."""
+    pair = authority.issue_workload(CLIENT, datetime.now(UTC), lifetime=timedelta(seconds=3))
+    credentials = grpc.ssl_channel_credentials(
+        authority.root_pem, pair.key_pem, pair.certificate_pem
+    )
+    request = DeltaDiscoveryRequest(type_url=CDS, node=node(NODE_ID, CLAIMS))
+    async with grpc.aio.secure_channel(str(secure.ports.secure_grpc), credentials) as channel:
+        call = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+        await call.write(request.SerializeToString())
+        assert await call.read() is not grpc.aio.EOF
+        async with asyncio.timeout(20):
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+        again = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+        assert await again.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_token_of_an_issuer_is_served(mesh: Path, tmp_path: Path) -> None:
