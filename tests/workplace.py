@@ -33,8 +33,8 @@ spec: {mtls: {mode: STRICT}}
 """
 
 
-def guarded(account: str, address: str, port: int) -> str:
-    """Return config by which a workload serves `address`:`port`, which answers by itself."""
+def guarded(account: str, address: str, port: int, program: int = 9) -> str:
+    """Return config by which a workload serves `address`:`port` for its program's port."""
     return f"""
 apiVersion: networking.istio.io/v1
 kind: Sidecar
@@ -44,7 +44,7 @@ spec:
   ingress:
   - port: {{number: {port}, protocol: TCP, name: tcp}}
     bind: {address}
-    defaultEndpoint: 127.0.0.1:9
+    defaultEndpoint: 127.0.0.1:{program}
     captureMode: NONE
 """
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -91,6 +91,80 @@ async def test_an_envoy_with_a_token_needs_nothing_else(
                 await say_something(stranger, port)
             await no_key_is_shown(place)
         assert not list(place.server.plane.streams.rejected())
+
+
+def calling(account: str, egress: int, port: int) -> str:
+    """Return config by which an account reaches the guarded workload at its own port `egress`."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: web, namespace: default}}
+spec:
+  hosts: [web.internal]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{{number: {egress}, name: tcp, protocol: TCP, targetPort: {port}}}]
+  endpoints:
+  - address: {ADDRESS}
+    serviceAccount: web
+    labels: {{security.istio.io/tlsMode: istio}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: {account}, namespace: default}}
+spec:
+  workloadSelector: {{labels: {{app: {account}}}}}
+  egress:
+  - port: {{number: {egress}, protocol: TCP, name: tcp}}
+    bind: {ADDRESS}
+    captureMode: NONE
+    hosts: ["./web.internal"]
+"""
+
+
+async def test_two_envoys_with_tokens_trust_each_other(folder: Path, port: int) -> None:
+    """S-PA-11: one with its key from here, one with an agent; a bare client is turned away."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello " + await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def answer(where: int) -> bytes:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(ADDRESS, where)
+            try:
+                writer.write(b"whoever you are\n")  # longer than the head of a TLS record
+                return await reader.readline()
+            finally:
+                writer.close()
+
+    with socket.create_server((ADDRESS, 0)) as probe:
+        egress = int(probe.getsockname()[1])
+    async with AsyncExitStack() as stack:
+        program = await stack.enter_async_context(await asyncio.start_server(greet, ADDRESS, 0))
+        own = program.sockets[0].getsockname()[1]
+        config = (CLOSED, guarded("web", ADDRESS, port, own), calling("client", egress, port))
+        place = await stack.enter_async_context(workplace(folder, *config))
+        await place.write_token("web")
+        await place.write_token("client")
+        web = await stack.enter_async_context(place.envoy("web"))
+        path = await stack.enter_async_context(agent(place, "client"))
+        options = ("--certificates", "agent", "--sds-socket", str(path))
+        client = await stack.enter_async_context(place.envoy("client", *options))
+        await web.wait_ready()
+        await client.wait_ready()
+        assert await eventually(lambda: answer(egress)) == b"hello whoever you are\n"
+        handshakes = await web.stats("ssl.handshake")
+        assert sum(handshakes.values()) > 0
+        assert await refused(answer(port))
+
+
+async def refused(answer: Awaitable[bytes]) -> bool:
+    try:
+        return await answer == b""
+    except ConnectionError:
+        return True
 
 
 async def say_something(context: ssl.SSLContext, port: int) -> None:
