@@ -1,6 +1,7 @@
 """Secrets for who may read them, and what is said of those that nobody gets (D-Z-1 to D-Z-7)."""
 
 import base64
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ from key_pairs import pair, revocation_list
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from pilothouse.graph.core import Graph
 from pilothouse.model.identity import WorkloadIdentity
-from pilothouse.model.inputs import TABLES, THE_MESH, TRUST_BUNDLE, WORKLOAD_CERTIFICATES
-from pilothouse.model.issued_certificates import WorkloadCertificate
+from pilothouse.model.inputs import CLOCK, TABLES, THE_MESH, TRUST_BUNDLE, WORKLOAD_CERTIFICATES
+from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
 from pilothouse.model.proxies import CertificateSource, NodeType, Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SDS, Resource
 from pilothouse.model.trust import TrustBundle
@@ -163,6 +164,20 @@ def test_a_malformed_pair_is_left_out() -> None:
         ("SecretUnusable", "shop/broken"),
         ("SecretMissing", "shop/broken"),
     }
+
+
+def test_an_ended_certificate_is_sent_and_said() -> None:
+    """D-C-4: peers refuse it, which is better than nobody knowing why there is none."""
+    old = pair(days=1)
+    objects = OBJECTS.replace(text(PAIR.chain), text(old.chain)).replace(
+        text(PAIR.key), text(old.key)
+    )
+    served = Served(objects)
+    before = served.get(SDS, "kubernetes://mine", proxy())
+    served.graph.commit([(CLOCK, THE_MESH, Clock(datetime(2020, 1, 1, tzinfo=UTC)))])
+    assert served.get(SDS, "kubernetes://mine", proxy()) == before
+    assert before is not None
+    assert served.codes() == [("SecretExpired", "shop/mine")]
 
 
 def test_a_role_that_goes_takes_the_secret_away() -> None:
