@@ -24,7 +24,13 @@ TLS: Final = "tls"
 _LISTENER_FILTERS: Final = "envoy.extensions.filters.listener."
 _TLS_INSPECTOR: Final = f"{_LISTENER_FILTERS}tls_inspector.v3.TlsInspector"
 _HTTP_INSPECTOR: Final = f"{_LISTENER_FILTERS}http_inspector.v3.HttpInspector"
-_ORIGINAL_DST: Final = f"{_LISTENER_FILTERS}original_dst.v3.OriginalDst"
+_PASSIVE: Final = frozenset(
+    {
+        f"{_LISTENER_FILTERS}original_dst.v3.OriginalDst",
+        f"{_LISTENER_FILTERS}original_src.v3.OriginalSrc",
+    }
+)
+"""Filters that tell nothing of what is spoken."""
 
 _INSPECTED_ALPN: Final = {
     ApplicationProtocol.HTTP_1_0: ("http/1.0",),
@@ -63,7 +69,7 @@ def inspect(listener: Listener, request: Request) -> Connection:
         elif name == _HTTP_INSPECTOR:
             if transport != TLS and request.tls is None:
                 alpn = _INSPECTED_ALPN[request.protocol] or alpn
-        elif name != _ORIGINAL_DST:
+        elif name not in _PASSIVE:
             notes.append(f"The listener filter {name} is not simulated.")
     return Connection(
         address=request.destination,
