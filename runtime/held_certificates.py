@@ -8,6 +8,7 @@ have acknowledged on their streams. Those that are away keep what they had. The 
 `pilothouse.certs.holders`; here is what fills it.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ from pilothouse.xds.streams import Streams
 _LEAF_NAMES: Final = (WORKLOAD, BUILTIN)
 _ROOT_NAMES: Final = (ROOTS, BUILTIN + CA_SUFFIX)
 _MAX_VERSIONS: Final = 50_000
+MAX_LEAVES: Final = 1_000
+"""Certificates of one identity known one by one: who may ask must not fill the ledger."""
 _ASKS_AGAIN_WITHIN: Final = timedelta(minutes=2)
 
 
@@ -73,6 +76,7 @@ class HeldCertificates:
         self._leaf_by_version: dict[str, _Leaf] = {}
         self._roots_by_version: dict[str, frozenset[str]] = {}
         self._successors: dict[str, _Successor] = {}
+        self._serials: dict[WorkloadIdentity, deque[str]] = {}
         self._keys: dict[WorkloadIdentity, dict[str, int]] = {}
         self._empty_handed: frozenset[str] = frozenset()
         self.connected_keys: frozenset[str] = frozenset()
@@ -110,6 +114,24 @@ class HeldCertificates:
                 until=chain.not_after,
             ),
         )
+        serials = self._serials.setdefault(identity, deque())
+        serials.append(chain.serial)
+        if len(serials) > MAX_LEAVES:
+            self._merge(identity, _leaf_key(serials.popleft()))
+
+    def _merge(self, identity: WorkloadIdentity, key: str) -> None:
+        """Count one of very many certificates of an identity together with others."""
+        one, others = self._journal.holders.get(key), f"many:{identity}"
+        if one is None:
+            return
+        many = self._journal.holders.get(others) or one
+        merged = Holding(
+            trusts=one.trusts if one.trusts == many.trusts else None,
+            uses=one.uses if one.uses == many.uses else None,
+            until=max(one.until, many.until),
+        )
+        self._journal.note(others, merged)
+        self._journal.forget(key)
 
     def superseded(self, caller: Caller, chain: IssuedChain) -> None:
         """A caller got a new certificate; the one it proved itself with is soon used no more."""
