@@ -27,6 +27,8 @@ def why_not_comparable(served: ServedConfig) -> str:
         address = listener.address.socket_address.address
         if listener.use_original_dst.value and address == "::":
             return "it takes IPv6 only, and interception is set up for IPv4"
+        if listener.transparent.value:
+            return "it takes connections by TPROXY, for which Envoy needs privileges"
         for chain in listener.filter_chains:
             for each in chain.filters:
                 if b"istio.alpn" in each.typed_config.value:
