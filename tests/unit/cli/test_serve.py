@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from pilothouse.certs.issued import KeyAlgorithm
 from pilothouse.cli.main import cli
 from pilothouse.runtime import app
 from pilothouse.runtime.addresses import Address
@@ -108,6 +109,29 @@ def test_the_secure_port(served: list[Settings]) -> None:
     assert code == 1
     assert "'TLS_RSA_WITH_RC4_128_SHA' is not offered" in output
     assert invoke("-d", "mesh", "--max-connects-per-second", "0")[0] == 1
+
+
+def test_the_authority(served: list[Settings]) -> None:
+    """C-R-1, C-R-4, C-S-5: where it is, and how long its certificates last, also istiod's way."""
+    code, output = invoke(
+        "-d=a", "--ca-dir=ca", "--ca-certs-dir=cacerts", "--ca-key-algorithm=rsa-2048",
+        "--workload-cert-ttl=1h", "--ca-rotation-settle=5s", MAX_WORKLOAD_CERT_TTL="48h",
+    )  # fmt: skip
+    assert (code, output) == (0, "")
+    assert served == [
+        Settings(
+            config_dir=Path("a"),
+            ca_dir=Path("ca"),
+            ca_certs_dir=Path("cacerts"),
+            ca_key_algorithm=KeyAlgorithm.RSA_2048,
+            workload_cert_ttl=timedelta(hours=1),
+            max_workload_cert_ttl=timedelta(hours=48),
+            ca_rotation_settle=timedelta(seconds=5),
+        )
+    ]
+    code, output = invoke("-d=a", "--workload-cert-ttl=50h", MAX_WORKLOAD_CERT_TTL="48h")
+    assert code == 1
+    assert "must be positive and not longer than --max-workload-cert-ttl" in output
 
 
 def test_long_quiet_time_stretches_the_cap(served: list[Settings]) -> None:
