@@ -191,10 +191,15 @@ def _tls(
         return ControlPlaneTls(server_name=options["server_name"], by_agent=True)
     return ControlPlaneTls(
         server_name=options["server_name"],
-        root_file=options["root_cert_file"],
-        root_secret_file=f"{output}{_ROOTS_SUFFIX}" if output else "",
+        root_file=_watched(options["root_cert_file"]),
+        root_secret_file=_watched(f"{output}{_ROOTS_SUFFIX}") if output else "",
         token_file=options["token_file"],
     )
+
+
+def _watched(file: str) -> str:
+    """Name a file so that Envoy finds its folder, which it watches; it finds none without slash."""
+    return file if "/" in file else f"./{file}"
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -91,6 +91,19 @@ def test_roots_in_a_file_of_their_own_are_watched(tmp_path: Path) -> None:
     assert secret["validation_context"]["match_typed_subject_alt_names"]
 
 
+def test_files_of_the_current_folder_have_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Envoy watches the folder of a file, and refuses a name that has none."""
+    monkeypatch.chdir(tmp_path)
+    assert run(*PLAIN, "--root-cert-file", "root.pem", "-o", "envoy.json").exit_code == 0
+    written = json.loads((tmp_path / "envoy.json").read_text())
+    source = tls(written)["common_tls_context"]["validation_context_sds_secret_config"]
+    assert source["sds_config"]["path_config_source"]["path"] == "./envoy.json.roots.json"
+    roots = json.loads((tmp_path / "envoy.json.roots.json").read_text())["resources"][0]
+    assert roots["validation_context"]["trusted_ca"] == {"filename": "./root.pem"}
+
+
 def test_an_agent_needs_no_file() -> None:
     """D-A-7: certificate and roots by the cluster sds-grpc, for the control plane as well."""
     written = made("--certificates", "agent", "--sds-socket", "/run/sds")
