@@ -64,19 +64,30 @@ class _Grant(NamedTuple):
     names: frozenset[str]
 
 
-def refusal(ctx: Ctx, identity: WorkloadIdentity, wanted: CredentialName) -> str:
-    """Return a sentence on why an identity may not have a credential; empty if it may."""
+class Refusal(NamedTuple):
+    """Why a credential is not given, and what to do about it, a sentence each."""
+
+    reason: str
+    remedy: str = ""
+
+
+def refusal(ctx: Ctx, identity: WorkloadIdentity, wanted: CredentialName) -> Refusal | None:
+    """Return why an identity may not have a credential (whole name), None if it may."""
     if wanted.source is CredentialSource.GATEWAY_SECRET:
         # Only what a Gateway was found to refer to; reading Gateway API is another story.
-        return "No Gateway of this workload refers to it."
+        return Refusal("No Gateway of this workload is known to refer to it.")
     if wanted.namespace != identity.namespace:
-        return f"It is in another namespace than the workload's, {identity.namespace}."
+        reason = f"It is in another namespace than the workload's, {identity.namespace}."
+        return Refusal(reason, "Put a copy into that namespace.")
     if wanted.is_ca:
-        return ""  # certificates to trust are no secret (D-Z-4)
+        return None  # certificates to trust are no secret (D-Z-4)
     grant = ctx.get(granted_secrets, Account(identity.namespace, identity.service_account))
     if grant.everything or wanted.name in grant.names:
-        return ""
-    return f"No role lets the service account {identity.service_account} read it."
+        return None
+    return Refusal(
+        f"No role lets the service account {identity.service_account} read it.",
+        "Bind it to a Role that may list secrets, or get this one by name.",
+    )
 
 
 @query

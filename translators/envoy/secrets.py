@@ -23,7 +23,7 @@ from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.inputs import THE_MESH, TRUST_BUNDLE, WORKLOAD_CERTIFICATES
 from pilothouse.model.names import BadName
 from pilothouse.model.resource import SDS, Resource
-from pilothouse.model.secret_access import SecretReader, refusal
+from pilothouse.model.secret_access import Refusal, SecretReader, refusal
 from pilothouse.model.secret_content import (
     UNUSABLE,
     CredentialKey,
@@ -38,6 +38,12 @@ REFUSED: Final = "SecretRefused"
 MISSING: Final = "SecretMissing"
 SECRET_FAULTS: Final = frozenset({REFUSED, MISSING, UNUSABLE})
 """Codes of findings that mean that a proxy does not have a secret it asked for (D-Z-5)."""
+
+_FROM_AGENT: Final = Refusal(
+    "It is to have its certificate from an agent, or none, as its node metadata says.",
+    "Let its bootstrap say PILOTHOUSE_CERTIFICATES: ads.",
+)
+_NOT_SERVED: Final = Refusal("No secret of such a name is served here.")
 
 _WORKLOAD_NAMES: Final = frozenset({WORKLOAD, BUILTIN})
 _ROOT_NAMES: Final = frozenset({ROOTS, BUILTIN + CA_SUFFIX})
@@ -82,19 +88,18 @@ def secret_for(ctx: Ctx, asked: SecretQuestion) -> Resource | None:
     if name in _WORKLOAD_NAMES:
         if asked.reader.wants_certificates:
             return ctx.get(workload_certificate, _NamedIdentity(name, identity))
-        reason = "It is to have its certificate from an agent, as its node metadata says."
-        _refuse(ctx, identity, ConfigRef("", "", name), reason)
+        _refuse(ctx, asked, ConfigRef("", "", name[:256]), _FROM_AGENT)
         return None
     try:
         wanted = CredentialName.parse(name).within(identity.namespace)
     except BadName:
-        _refuse(ctx, identity, ConfigRef("", "", name), "No secret of such a name is served here.")
+        _refuse(ctx, asked, ConfigRef("", "", name[:256]), _NOT_SERVED)
         return None
     kind = "ConfigMap" if wanted.source is CredentialSource.CONFIG_MAP else "Secret"
     ref = ConfigRef(kind, wanted.namespace, wanted.name)
-    reason = refusal(ctx, identity, wanted)
-    if reason:
-        _refuse(ctx, identity, ref, reason)
+    refused = refusal(ctx, identity, wanted)
+    if refused is not None:
+        _refuse(ctx, asked, ref, refused)
         return None
     key = CredentialKey(kind, wanted.namespace, wanted.name, wanted.is_ca)
     answer = ctx.get(credential_secret, NamedCredential(name, key))
@@ -112,19 +117,11 @@ def secret_for(ctx: Ctx, asked: SecretQuestion) -> Resource | None:
     return answer
 
 
-def _refuse(ctx: Ctx, identity: WorkloadIdentity, ref: ConfigRef, reason: str) -> None:
-    ctx.report(
-        Finding(
-            Severity.ERROR,
-            REFUSED,
-            ref,
-            f"{identity} asks for it and does not get it. {reason}",
-            "Give its service account a Role to list secrets, or to get this one, in their own"
-            " namespace."
-            if ref.kind == "Secret"
-            else "",
-        )
-    )
+def _refuse(ctx: Ctx, asked: SecretQuestion, ref: ConfigRef, refused: Refusal) -> None:
+    # The name is the proxy's own word.
+    message = f"{asked.reader.identity} asks for {asked.name[:256]!r} and does not get it."
+    finding = Finding(Severity.ERROR, REFUSED, ref, f"{message} {refused.reason}", refused.remedy)
+    ctx.report(finding)
 
 
 @query
