@@ -114,7 +114,7 @@ def test_the_secure_port(served: list[Settings]) -> None:
 def test_the_authority(served: list[Settings]) -> None:
     """C-R-1, C-R-4, C-S-5: where it is, and how long its certificates last, also istiod's way."""
     code, output = invoke(
-        "-d=a", "--ca-dir=ca", "--ca-certs-dir=cacerts", "--ca-key-algorithm=rsa-2048",
+        "--config-dir=a", "--ca-dir=ca", "--ca-certs-dir=cacerts", "--ca-key-algorithm=rsa-2048",
         "--workload-cert-ttl=1h", "--ca-rotation-settle=5s", MAX_WORKLOAD_CERT_TTL="48h",
     )  # fmt: skip
     assert (code, output) == (0, "")
@@ -129,7 +129,7 @@ def test_the_authority(served: list[Settings]) -> None:
             ca_rotation_settle=timedelta(seconds=5),
         )
     ]
-    code, output = invoke("-d=a", "--workload-cert-ttl=50h", MAX_WORKLOAD_CERT_TTL="48h")
+    code, output = invoke("--config-dir=a", "--workload-cert-ttl=50h", MAX_WORKLOAD_CERT_TTL="48h")
     assert code == 1
     assert "must be positive and not longer than --max-workload-cert-ttl" in output
 
