@@ -52,10 +52,11 @@ from pilothouse.runtime.tidy import Tidier
 from pilothouse.runtime.workload_certificates import WorkloadCertificates
 from pilothouse.translators.envoy import roots
 from pilothouse.translators.envoy.secrets import SECRET_FAULTS
+from pilothouse.xds.admission import StreamLimits
 from pilothouse.xds.auth import inspect_everything
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
-from pilothouse.xds.streams import StreamLimits, Streams
+from pilothouse.xds.streams import Streams
 
 SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "localhost", "127.0.0.1", "::1")
 """What the TLS port answers for; agents verify the first, whatever address they dial."""

@@ -148,7 +148,13 @@ class SecurePort:
 def _bound(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        made = socket.create_server((address.host, address.port), family=family, backlog=_QUEUE)
+        made = socket.create_server(
+            (address.host, address.port),
+            family=family,
+            backlog=_QUEUE,
+            # "::" is every address of this machine, as for other servers.
+            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         raise CannotListen(OPTION, address, why_not(address)) from error
     made.setblocking(False)

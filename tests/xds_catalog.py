@@ -22,9 +22,10 @@ from pilothouse.graph.findings import ConfigRef
 from pilothouse.graph.tables import Table
 from pilothouse.model.layers import ResourceLayer, ResourceSet
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
+from pilothouse.xds.admission import StreamLimits
 from pilothouse.xds.publisher import Publisher, Root
 from pilothouse.xds.server import DiscoveryServer
-from pilothouse.xds.streams import StreamLimits, Streams
+from pilothouse.xds.streams import Streams
 
 CLUSTERS = Table("clusters")
 ENDPOINTS = Table("endpoints")

@@ -1,10 +1,9 @@
 """
-The life of discovery streams: let in, read, write, end.
+The life of discovery streams once they are let in (`pilothouse.xds.admission`): read, write, end.
 
 One writer per stream asks the session for the next message only when the last has drained, so a
-client that does not read holds one message and no queue. No stream is answered before the config
-has been read once: streams that come earlier are held open, `ready_within_seconds` at most, which
-spares proxies the back-off of a refused reconnect.
+client that does not read holds one message and no queue. A stream ends with the credential that
+it was opened with.
 """
 
 import asyncio
@@ -19,34 +18,16 @@ from msgspec.structs import replace
 from pilothouse.errors import MeshError
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import Resource
-from pilothouse.xds.auth import Authenticate, NotAuthenticated, NotAuthorized, Verified, identified
-from pilothouse.xds.node import read_proxy
+from pilothouse.xds.admission import Admission, Admitted, StreamLimits
+from pilothouse.xds.auth import Authenticate
 from pilothouse.xds.observer import Observer, SilentObserver
 from pilothouse.xds.publisher import Member, Publisher
-from pilothouse.xds.rate import RateLimit
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.requests import InvalidRequest, Request, Variant
 from pilothouse.xds.session import Outgoing
 from pilothouse.xds.status import StreamInfo, StreamStatus, resources_of, type_status
 from pilothouse.xds.transport import EndReason, StreamEnded, Transport
 from pilothouse.xds.wire import Framer, parse
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamLimits:
-    """
-    Bounds on what a stream may wait for, and on streams that are not let in yet.
-
-    `connects_per_second` is the rate at which streams are let in, after a burst of one second's
-    worth (None: no limit); one that would wait longer than `connect_within_seconds` is refused
-    (traffic.md XP-04).
-    """
-
-    ready_within_seconds: float = 30.0
-    first_request_within_seconds: float = 30.0
-    waiting: int = 4_096
-    connects_per_second: float | None = None
-    connect_within_seconds: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -83,37 +64,28 @@ class Streams:
         """
         self._publisher = publisher
         self._observer = observer or SilentObserver()
-        self._limits = limits or StreamLimits()
         self._clock = clock
         self._wall_clock = wall_clock
         self._prepare = prepare
         self._framer = Framer()
         self._numbers = count(1)
         self._streams: dict[int, _Stream] = {}
-        self._ready = asyncio.Event()
-        self._closing = asyncio.Event()
-        self._waiting = 0
-        self._rate = (
-            RateLimit(self._limits.connects_per_second)
-            if self._limits.connects_per_second is not None
-            else None
-        )
+        self._admission = Admission(limits or StreamLimits(), clock)
 
     # -- state ------------------------------------------------------------------------------------
 
     def set_ready(self) -> None:
         """Begin to answer: the config has been read once."""
-        self._ready.set()
+        self._admission.set_ready()
 
     @property
     def is_ready(self) -> bool:
         """Whether streams are answered."""
-        return self._ready.is_set()
+        return self._admission.is_ready
 
     def close(self) -> None:
         """End every stream, and new ones at once."""
-        self._closing.set()
-        self._ready.set()
+        self._admission.close()
         for stream in self._streams.values():
             stream.wake.set()
 
@@ -194,18 +166,11 @@ class Streams:
 
         Raises: StreamEnded: The server ends it, with a status.
         """
-        if self._waiting >= self._limits.waiting:
-            text = "too many streams have not sent their first request"
-            self._observer.refused(transport.address, text)
-            raise StreamEnded(EndReason.RESOURCE_EXHAUSTED, text)
-        self._waiting += 1
         try:
             stream = await self._let_in(transport, variant, authenticate, only_type)
         except StreamEnded as ended:
             self._observer.refused(transport.address, ended.text)
             raise
-        finally:
-            self._waiting -= 1
         if stream is None:
             return
         self._streams[stream.info.number] = stream
@@ -228,90 +193,32 @@ class Streams:
         self, transport: Transport, variant: Variant, authenticate: Authenticate, only_type: str
     ) -> _Stream | None:
         """Return a stream that may be served, None if the client has gone."""
-        try:
-            verified = await authenticate(transport)
-        except NotAuthenticated as error:
-            raise StreamEnded(EndReason.UNAUTHENTICATED, str(error)) from error
-        await self._wait_for_turn()
-        found = await self._first_request(transport, variant, verified)
-        if isinstance(found, StreamEnded):
-            raise found
-        if found is None:
+        admitted = await self._admission.admit(transport, variant, authenticate)
+        if admitted is None:
             return None
-        request, proxy = found
-        del found
-        await self._wait_until_ready()
         if self._prepare is not None:
-            await self._prepare(proxy)
-        return self._open(transport, variant, proxy, verified, only_type, request)
-
-    async def _first_request(
-        self, transport: Transport, variant: Variant, verified: Verified | None
-    ) -> tuple[Request, Proxy] | StreamEnded | None:
-        """
-        Return the first request and whose it is, None if the client has gone.
-
-        Why it is refused is returned, not raised: a traceback would hold on to a message of many
-        megabytes until the garbage collector comes by.
-        """
-        try:
-            async with asyncio.timeout(self._limits.first_request_within_seconds):
-                data = await transport.receive()
-        except TimeoutError:
-            return StreamEnded(EndReason.DEADLINE_EXCEEDED, "no discovery request came")
-        if data is None:
-            return None
-        try:
-            request, node = parse(variant, data)
-            return request, identified(read_proxy(node), verified)
-        except InvalidRequest as error:
-            return StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
-        except NotAuthorized as error:
-            return StreamEnded(EndReason.PERMISSION_DENIED, str(error))
-
-    async def _wait_for_turn(self) -> None:
-        if self._rate is None:
-            return
-        seconds = self._rate.take(self._clock(), self._limits.connect_within_seconds)
-        if seconds is None:
-            text = "too many streams are opened at once"
-            raise StreamEnded(EndReason.RESOURCE_EXHAUSTED, text)
-        await asyncio.sleep(seconds)
-
-    async def _wait_until_ready(self) -> None:
-        try:
-            async with asyncio.timeout(self._limits.ready_within_seconds):
-                await self._ready.wait()
-        except TimeoutError:
-            text = "the config has not been read yet"
-            raise StreamEnded(EndReason.UNAVAILABLE, text) from None
-        if self._closing.is_set():
-            raise StreamEnded(EndReason.UNAVAILABLE, "the control plane is shutting down")
+            await self._prepare(admitted.proxy)
+        return self._open(transport, variant, admitted, only_type)
 
     def _open(
-        self,
-        transport: Transport,
-        variant: Variant,
-        proxy: Proxy,
-        verified: Verified | None,
-        only_type: str,
-        first: Request,
+        self, transport: Transport, variant: Variant, admitted: Admitted, only_type: str
     ) -> _Stream:
         wake = asyncio.Event()
         try:
-            member = self._publisher.join(proxy, variant, wake.set)
+            member = self._publisher.join(admitted.proxy, variant, wake.set)
         except MeshError as error:
             raise StreamEnded(EndReason.INTERNAL, str(error)) from error
+        verified = admitted.verified
         info = StreamInfo(
             number=next(self._numbers),
-            proxy=proxy,
+            proxy=admitted.proxy,
             peer=transport.address,
             variant=variant,
             connected_at_epoch_seconds=self._wall_clock(),
             credential=verified.credential if verified is not None else "",
         )
         ends_at = verified.ends_at_epoch_seconds if verified is not None else None
-        return _Stream(info, member, transport, wake, only_type, ends_at, first)
+        return _Stream(info, member, transport, wake, only_type, ends_at, admitted.request)
 
     async def _converse(self, stream: _Stream) -> None:
         """Read and write until either ends; what went wrong is left in `stream.fault`."""
@@ -357,7 +264,7 @@ class Streams:
     async def _write(self, stream: _Stream) -> None:
         member, wake = stream.member, stream.wake
         while stream.fault is None:
-            if self._closing.is_set():
+            if self._admission.is_closing:
                 text = "the control plane is shutting down"
                 stream.fault = StreamEnded(EndReason.UNAVAILABLE, text)
                 return

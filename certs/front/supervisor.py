@@ -235,19 +235,24 @@ class TlsFront:
             self._writer.write(encode(message))
 
     async def _answer(self) -> None:
-        if self._reader is None:
-            return
-        while (frame := await read_frame(self._reader)) is not None:
-            match _DECODER.decode(frame):
-                case Opened() as told:
-                    self._tell(Verdict(name=told.name, is_admitted=self._admit(told)))
-                case Closed(name=name):
-                    self._peers.discard(name)
-                case Turned() as told:
-                    self._observer.turned_away(told.counts, told.address, told.detail)
-                case Configured(problem=problem):
-                    if self._configured is not None and not self._configured.done():
-                        self._configured.set_result(problem)
+        """Answer until the front ends, or says what it may not."""
+        with contextlib.suppress(ValueError, msgspec.DecodeError):
+            while (
+                self._reader is not None and (frame := await read_frame(self._reader)) is not None
+            ):
+                self._hear(_DECODER.decode(frame))
+
+    def _hear(self, message: FromFront) -> None:
+        match message:
+            case Opened() as told:
+                self._tell(Verdict(name=told.name, is_admitted=self._admit(told)))
+            case Closed(name=name):
+                self._peers.discard(name)
+            case Turned() as told:
+                self._observer.turned_away(told.counts, told.address, told.detail)
+            case Configured(problem=problem):
+                if self._configured is not None and not self._configured.done():
+                    self._configured.set_result(problem)
 
     def _admit(self, told: Opened) -> bool:
         certificate: ClientCertificate | None = None
@@ -256,6 +261,9 @@ class TlsFront:
                 certificate = self._recognise(told.certificate)
             except CredentialRefused as refused:
                 self._observer.certificate_refused(told.address, refused.detail)
+                return False
+            except Exception as fault:  # noqa: BLE001 (an odd certificate must not end the server)
+                self._observer.certificate_refused(told.address, f"it cannot be read: {fault!r}")
                 return False
         self._peers.add(
             Peer(

@@ -11,7 +11,7 @@ from xds_catalog import CLASSES, eventually, running, service
 from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
-from pilothouse.xds.streams import StreamLimits
+from pilothouse.xds.admission import StreamLimits
 
 both = pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
 

@@ -14,10 +14,10 @@ from pilothouse._pb.envoy.service.status.v3 import csds_pb2
 from pilothouse._pb.envoy.type.matcher.v3.string_pb2 import StringMatcher
 from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
+from pilothouse.xds.admission import StreamLimits
 from pilothouse.xds.auth import NotAuthenticated, Verified
 from pilothouse.xds.observer import SilentObserver
 from pilothouse.xds.server import METHODS, AddressInUse, DiscoveryServer
-from pilothouse.xds.streams import StreamLimits
 
 CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService/"
 
@@ -261,7 +261,7 @@ async def test_a_stampede_is_let_in_at_a_rate():
 
 async def test_streams_that_say_nothing_are_limited():
     """Half-open streams cost something, so there are only so many; who speaks makes room."""
-    limits = StreamLimits(waiting=3)
+    limits = StreamLimits(silent=3)
     async with running(limits=limits) as here:
         async with grpc.aio.insecure_channel(here.address) as channel:
             ads = channel.stream_stream(ADS + "StreamAggregatedResources")
