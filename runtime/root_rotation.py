@@ -31,6 +31,7 @@ from pilothouse.runtime.held_certificates import HeldCertificates
 ROTATE_AT: Final = 0.8
 """The share of a root's life after which the next one is made (C-R-3)."""
 LOOK_SECONDS: Final = 0.25
+REQUEST_SECONDS: Final = 0.5
 LOOK_WHEN_STABLE_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
@@ -70,13 +71,13 @@ class RotationRun:
         """Watch over the root for ever."""
         while True:
             await self.step()
-            await asyncio.sleep(LOOK_SECONDS)
+            is_stable = self._store.rotation.phase is Phase.STABLE
+            await asyncio.sleep(REQUEST_SECONDS if is_stable else LOOK_SECONDS)
 
     async def step(self) -> None:
         """Take a request, look, and go on if it is time."""
         try:
             self._take_request()
-            self._begin_in_time()
             if not self._is_applied:
                 await self._apply()
                 self._is_applied = True
@@ -108,14 +109,14 @@ class RotationRun:
         self._refused = reason
         log.warning("rotation.request_refused", reason=reason)
 
-    def _begin_in_time(self) -> None:
-        if self._store.rotation.phase is not Phase.STABLE:
-            return
-        begins, ends = self._store.begins(), self._store.ends()
-        now = self._clock()
-        if now >= begins + (ends - begins) * ROTATE_AT:
-            self._store.request(self._trust_domain, now, self._algorithm)
-            self._moved("the root comes to its end")
+    def _has_to_begin(self) -> bool:
+        """Begin to rotate if the root comes to its end; return whether it did."""
+        begins, ends, now = self._store.begins(), self._store.ends(), self._clock()
+        if now < begins + (ends - begins) * ROTATE_AT:
+            return False
+        self._store.request(self._trust_domain, now, self._algorithm)
+        self._moved("the root comes to its end")
+        return True
 
     def _look(self) -> None:
         rotation, now = self._store.rotation, self._monotonic()
@@ -123,15 +124,19 @@ class RotationRun:
         if is_stable and now - self._looked_at < LOOK_WHEN_STABLE_SECONDS and self._told:
             return
         self._looked_at = now
+        if is_stable and self._has_to_begin():
+            return
         holdings = self._held.look()
         in_place = not is_stable and rotation.advance(Looked(holdings), self._clock()) != rotation
         if not in_place:
             self._in_place_since = None
-        elif self._in_place_since is None:
-            self._in_place_since = now
-        if in_place and now - (self._in_place_since or now) >= self._settle.total_seconds():
-            self._store.advance(Looked(holdings), self._clock())
-            self._moved("all proxies have what they need")
+        else:
+            since = self._in_place_since = (
+                now if self._in_place_since is None else self._in_place_since
+            )
+            if now - since >= self._settle.total_seconds():
+                self._store.advance(Looked(holdings), self._clock())
+                self._moved("all proxies have what they need")
         self._tell(holdings)
 
     def _moved(self, why: str) -> None:
