@@ -20,6 +20,7 @@ from pilothouse.runtime.settings import (
     DEFAULT_LONGEST_WAIT,
     DEFAULT_MONITORING,
     DEFAULT_QUIET,
+    DEFAULT_REVISION,
     DEFAULT_SECURE_GRPC,
     DEFAULT_SETTLE,
     LogFormat,
@@ -132,7 +133,7 @@ class LogLevelType(click.Choice[str]):
 )
 @_option(
     "--revision",
-    default="default",
+    default=DEFAULT_REVISION,
     metavar="NAME",
     envvar=["PILOTHOUSE_REVISION", "REVISION"],
     help="Which objects labelled istio.io/rev are used; those without the label always are.",

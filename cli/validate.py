@@ -7,11 +7,12 @@ from typing import Final
 
 import click
 
+from pilothouse.api.kinds import MESH_CONFIG, MESH_NETWORKS
 from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_findings, print_json, print_yaml
 from pilothouse.graph.findings import Severity
 from pilothouse.runtime.reports import finding_data
-from pilothouse.runtime.settings import DEFAULT_DOMAIN
+from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION
 
 _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
 """Kinds of objects that stand for proxies."""
@@ -28,6 +29,27 @@ _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
 @click.option("--strict", is_flag=True, help="Fail for warnings too.")
 @click.option(
+    "--mesh-config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    envvar="PILOTHOUSE_MESH_CONFIG",
+    help="File of mesh-wide settings (MeshConfig), as for serve.",
+)
+@click.option(
+    "--mesh-networks",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    envvar="PILOTHOUSE_MESH_NETWORKS",
+    help="File of the mesh's networks (MeshNetworks), as for serve.",
+)
+@click.option(
+    "--revision",
+    default=DEFAULT_REVISION,
+    metavar="NAME",
+    envvar=["PILOTHOUSE_REVISION", "REVISION"],
+    help="Which objects labelled istio.io/rev are used, as for serve.",
+)
+@click.option(
     "--domain",
     default=DEFAULT_DOMAIN,
     metavar="NAME",
@@ -38,7 +60,15 @@ _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
     "--objects-only", is_flag=True, help="Look at each object by itself, not at what clients see."
 )
 def validate(
-    *, files: tuple[Path, ...], output: str, strict: bool, domain: str, objects_only: bool
+    *,
+    files: tuple[Path, ...],
+    output: str,
+    strict: bool,
+    mesh_config: Path | None,
+    mesh_networks: Path | None,
+    revision: str,
+    domain: str,
+    objects_only: bool,
 ) -> int:
     """Check files of config; folders are searched, - is standard input.
 
@@ -51,7 +81,10 @@ def validate(
     texts = list(_read(files))
     if not texts:
         raise click.ClickException("There is no .yaml, .yml or .json file there.")
-    check = FileCheck(texts)
+    check = FileCheck(texts, revision)
+    for kind, file in ((MESH_CONFIG, mesh_config), (MESH_NETWORKS, mesh_networks)):
+        if file is not None:
+            check.add_mesh_file(str(file), file.read_bytes(), kind)
     views, findings = 0, check.findings()
     if not objects_only and any(change.kind in _CLIENTS for change in check.changes):
         from pilothouse.runtime.views import view_findings  # noqa: PLC0415 (start-up time)

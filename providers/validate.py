@@ -9,7 +9,13 @@ from dataclasses import replace
 
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.findings import ConfigRef, Finding
-from pilothouse.providers.directory_state import Change, DirectoryState, ObjectId, located_in
+from pilothouse.providers.directory_state import (
+    DEFAULT_REVISION,
+    Change,
+    DirectoryState,
+    ObjectId,
+    located_in,
+)
 
 
 class FileCheck:
@@ -19,13 +25,19 @@ class FileCheck:
     `changes` are all objects that can be used, in the order read.
     """
 
-    def __init__(self, texts: Iterable[tuple[str, str | bytes]]) -> None:
-        """Read the files."""
+    def __init__(
+        self, texts: Iterable[tuple[str, str | bytes]], revision: str = DEFAULT_REVISION
+    ) -> None:
+        """Read the files; objects of another revision are told of and not used."""
         self._texts = dict(texts)
-        self._state = DirectoryState()
+        self._state = DirectoryState(revision=revision)
         self.changes: list[Change] = []
         for path, content in self._texts.items():
             self.changes.extend(self._state.update(path, content))
+
+    def add_mesh_file(self, path: str, content: str | bytes, kind: str) -> None:
+        """Read a file of mesh config or networks, which wins over the ConfigMap's."""
+        self.changes.extend(self._state.update_mesh_file(path, content, kind))
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what is wrong in the files, with file and line."""

@@ -20,6 +20,7 @@ DEFAULT_GRPC: Final = Address(LOOPBACK, 15_010)
 DEFAULT_SECURE_GRPC: Final = Address(LOOPBACK, 15_012)
 DEFAULT_MONITORING: Final = Address(LOOPBACK, 15_014)
 DEFAULT_DOMAIN: Final = "cluster.local"
+DEFAULT_REVISION: Final = "default"
 DEFAULT_QUIET: Final = timedelta(milliseconds=100)
 DEFAULT_LONGEST_WAIT: Final = timedelta(seconds=10)
 DEFAULT_DRAIN: Final = timedelta(seconds=5)
@@ -66,7 +67,7 @@ class Settings:
     config_dir: Path
     mesh_config: Path | None = None
     mesh_networks: Path | None = None
-    revision: str = "default"
+    revision: str = DEFAULT_REVISION
     grpc_addr: Address = DEFAULT_GRPC
     secure_grpc_addr: Address | None = DEFAULT_SECURE_GRPC
     monitoring_addr: Address = DEFAULT_MONITORING

@@ -141,3 +141,26 @@ spec: {workloadSelector: {labels: {app: x}}, egress: [{hosts: ["./*"]}]}
     done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
     codes = {each["code"] for each in json.loads(done.output)}
     assert codes == {"UnknownHost", "UnknownSubset"}
+
+
+def test_the_mesh_config_of_a_file_counts(run: CliRunner, tmp_path: Path) -> None:
+    """What serve would read beside the directory is read and checked here too."""
+    (tmp_path / "a.yaml").write_text(WORLD)
+    mesh, networks = tmp_path / "mesh.cfg", tmp_path / "networks.cfg"
+    mesh.write_text("connectTimeout: soon\n")
+    networks.write_text("networks: {n: {gateways: [{port: 1}]}}\n")
+    options = ["--mesh-config", str(mesh), "--mesh-networks", str(networks)]
+    done = run.invoke(cli, ["validate", str(tmp_path / "a.yaml"), *options, "-o", "json"])
+    assert done.exit_code == 1
+    found = {(each["kind"], each["file"]) for each in json.loads(done.output)}
+    assert found == {("MeshConfig", str(mesh)), ("MeshNetworks", str(networks))}
+
+
+def test_a_revision_chooses_objects(run: CliRunner, tmp_path: Path) -> None:
+    """K8-19: an object of another revision is told of, and its faults are not ours."""
+    labelled = BAD.replace("namespace: default}", "namespace: default, labels: {istio.io/rev: x}}")
+    (tmp_path / "a.yaml").write_text(labelled.replace("weight: lots", "weight: 1"))
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    assert [each["code"] for each in json.loads(done.output)] == ["AnotherRevision"]
+    done = run.invoke(cli, ["validate", str(tmp_path), "--revision", "x", "-o", "json"])
+    assert done.output == "[]\n"
