@@ -45,8 +45,8 @@ goldens: setup ## rewrite the expected files of the golden stories; review the d
 	PILOTHOUSE_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
 	@git status --short tests/golden
 
-bench: setup ## the measured mesh: cold start, push latency, memory
-	$(BIN)/python benchmarks/run.py
+bench: setup ## the measured meshes: cold start, push latency, memory; some minutes
+	$(BIN)/python benchmarks/run.py --large
 
 docs: setup ## make the generated pages again; check that links between our documents lead somewhere
 	$(BIN)/python tools/fields_page.py

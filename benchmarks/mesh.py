@@ -7,11 +7,11 @@ planes key by that. Proxies belong to services spread over the namespaces, so th
 one class: the dearest case, as classes share their work.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-NAMESPACES: Final = 10
 ROUTED: Final = 3
 """So many services of each namespace have a VirtualService and a DestinationRule."""
 
@@ -85,6 +85,20 @@ spec:
 """
 
 
+_SIDECAR: Final = """\
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata:
+  name: svc{index}
+  namespace: {namespace}
+spec:
+  workloadSelector: {{labels: {{app: svc{index}}}}}
+  egress:
+  - hosts: ["./*", "ns0/*"]
+---
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyIdentity:
     """A simulated proxy: what it says of itself."""
@@ -109,27 +123,49 @@ class _Routing:
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """A mesh in the directory `root`: `services` services of `endpoints` endpoints."""
+    """
+    A mesh in the directory `root`: `services` services of `endpoints` endpoints.
+
+    The first `scoped` proxies each have a Sidecar, by which they see the services of their own
+    namespace and of `ns0`, as large meshes are set up; the others see everything.
+    """
 
     root: Path
     services: int
     endpoints: int
-    _routing: list[_Routing] = field(default_factory=lambda: [_Routing() for _ in range(NAMESPACES)])
+    namespaces: int = 10
+    scoped: int = 0
+    _routing: dict[int, _Routing] = field(default_factory=lambda: defaultdict(_Routing))
 
     def write(self) -> None:
         """Write every file."""
-        for index in range(NAMESPACES):
+        for index in range(self.namespaces):
             (self.root / f"ns{index}").mkdir(parents=True, exist_ok=True)
             self._path(f"ns{index}", "routing").write_text(self._routing_text(index))
+            sidecars = "".join(
+                _SIDECAR.format(index=proxy, namespace=f"ns{index}")
+                for proxy in range(index, self.scoped, self.namespaces)
+            )
+            if sidecars:
+                self._path(f"ns{index}", "sidecars").write_text(sidecars)
         for index in range(self.services):
             self._service_path(index).write_text(self._service(index, self.endpoints, ""))
+
+    @property
+    def seen_by_all(self) -> int:
+        """A service that every proxy sees and that has no rules."""
+        return self.namespaces * ROUTED if self.scoped else 5
+
+    def changed_namespace(self, index: int) -> int:
+        """Return where the rules of a change are: all namespaces in turn, if all see them."""
+        return 0 if self.scoped else index % self.namespaces
 
     def proxies(self, count: int) -> list[ProxyIdentity]:
         """Return the first pods of `count` services."""
         return [
             ProxyIdentity(
                 name=f"svc{index}-0",
-                namespace=f"ns{index % NAMESPACES}",
+                namespace=f"ns{index % self.namespaces}",
                 ip=_address(index, 0),
                 app=f"svc{index}",
             )
@@ -169,10 +205,10 @@ class Mesh:
         return self.root / namespace / f"{name}.yaml"
 
     def _service_path(self, index: int) -> Path:
-        return self._path(f"ns{index % NAMESPACES}", f"svc{index}")
+        return self._path(f"ns{index % self.namespaces}", f"svc{index}")
 
     def _service(self, index: int, endpoints: int, touched: str) -> str:
-        name, namespace = f"svc{index}", f"ns{index % NAMESPACES}"
+        name, namespace = f"svc{index}", f"ns{index % self.namespaces}"
         head = _SERVICE.format(
             name=name,
             namespace=namespace,
@@ -190,7 +226,7 @@ class Mesh:
 
     def _routing_text(self, namespace: int) -> str:
         now = self._routing[namespace]
-        routed = range(namespace, self.services, NAMESPACES)[:ROUTED]
+        routed = range(namespace, self.services, self.namespaces)[:ROUTED]
         return "".join(
             _ROUTING.format(
                 name=f"svc{index}",

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,10 +22,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from mesh import NAMESPACES, Mesh
+from mesh import Mesh
 from processes import HERE, Helper, Server
+from report import show
 from rich.console import Console
-from rich.table import Table
+from samples import Pushes
 from signing import WHO, signing
 
 from pilothouse.certs.authority import Authority
@@ -41,50 +41,16 @@ STORM: Final = 5_000
 console = Console(stderr=True)
 
 
-@dataclass(slots=True)
-class Series:
-    """Samples of one quantity."""
-
-    values: list[float] = field(default_factory=list)
-
-    def add(self, value: float) -> None:
-        self.values.append(value)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def p99(self) -> float:
-        return sorted(self.values)[min(len(self.values) - 1, int(len(self.values) * 0.99))]
-
-
-@dataclass(slots=True)
-class Pushes:
-    """
-    What a kind of change cost; seconds and bytes.
-
-    `whole` from the rename of the file to the last byte at the last proxy, `notice` of it until
-    the commit began, `commit` the rest; `floor` the bare fan-out of the same bytes.
-    """
-
-    title: str
-    message_bytes: int = 0
-    whole: Series = field(default_factory=Series)
-    notice: Series = field(default_factory=Series)
-    commit: Series = field(default_factory=Series)
-    floor: Series = field(default_factory=Series)
-    cpu: Series = field(default_factory=Series)
-    floor_cpu: Series = field(default_factory=Series)
-    nodes: Series = field(default_factory=Series)
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
+    """A scenario; with `is_scoped` every proxy has a Sidecar."""
+
     services: int
     endpoints: int
     proxies: int
     samples: int
+    namespaces: int = 10
+    is_scoped: bool = False
     storm: int = STORM
     batch: int = 400
 
@@ -205,7 +171,9 @@ async def bench(options: Options, *server_options: str) -> AsyncIterator[Bench]:
     """Start all processes over a new mesh; end them whatever happens."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-bench-") as folder:
         scratch = Path(folder)
-        mesh = Mesh(scratch / "mesh", options.services, options.endpoints)
+        scoped = options.proxies if options.is_scoped else 0
+        root = scratch / "mesh"
+        mesh = Mesh(root, options.services, options.endpoints, options.namespaces, scoped)
         mesh.write()
         swarm = await Helper.start("swarm.py")
         floor = await Helper.start("floor.py")
@@ -222,37 +190,53 @@ async def bench(options: Options, *server_options: str) -> AsyncIterator[Bench]:
 
 
 async def measure(options: Options) -> dict[str, Any]:
-    """Run every phase; then changes once more without debounce."""
-    console.print(f"{options.services} services, cold start ...")
+    """Run every phase of a scenario."""
+    console.print(f"{options.services:,} services, {options.proxies} proxies: cold start ...")
     async with bench(options) as run:
         await run.start()
         console.print("idle ...")
         await run.idle()
         await run.connect_floor()
         await _endpoint_changes(run, "one endpoint")
+        mesh, samples = run.mesh, max(2, options.samples // 2)
         await run.push(
             "one VirtualService",
             RDS,
-            max(2, options.samples // 2),
-            lambda index: run.mesh.route_change(index % NAMESPACES, 99 - index % 90),
+            samples,
+            lambda index: mesh.route_change(mesh.changed_namespace(index), 99 - index % 90),
         )
         await run.push(
             "one DestinationRule",
             CDS,
-            max(2, options.samples // 2),
-            lambda index: run.mesh.rule_change(index % NAMESPACES, 11 + index % 60),
+            samples,
+            lambda index: mesh.rule_change(mesh.changed_namespace(index), 11 + index % 60),
         )
         await run.no_op()
-        results = run.results
-        results["rss_after_changes_bytes"] = run.server.rss_bytes()
-    await _storm(options, results)
+        run.results["rss_after_changes_bytes"] = run.server.rss_bytes()
+        run.results["options"] = asdict(options)
+        return run.results
+
+
+async def measure_without_debounce(options: Options) -> list[Pushes]:
+    """Return what the endpoint change costs under `--debounce 0`."""
+    console.print("without debounce ...")
     async with bench(options, "--debounce", "0") as run:
         await run.start()
         await run.connect_floor()
         await _endpoint_changes(run, "one endpoint, --debounce 0")
-        results["pushes"] += run.results["pushes"]
+        found: list[Pushes] = run.results["pushes"]
+        return found
+
+
+async def measure_all(options: Options, large: Options | None) -> dict[str, Any]:
+    """Run the scenarios; the large one's results are under `large`."""
+    results = await measure(options)
+    await _storm(options, results)
+    results["pushes"] += await measure_without_debounce(options)
     console.print("signing ...")
     results["signing"] = await signing(max(2, options.samples // 4), options.batch)
+    if large is not None:
+        results["large"] = await measure(large)
     return results
 
 
@@ -288,7 +272,9 @@ async def _endpoint_changes(run: Bench, title: str) -> None:
         title,
         EDS,
         run.options.samples,
-        lambda index: run.mesh.endpoint_change(5, count + 1 if index % 2 == 0 else count - 1),
+        lambda index: run.mesh.endpoint_change(
+            run.mesh.seen_by_all, count + 1 if index % 2 == 0 else count - 1
+        ),
     )
 
 
@@ -310,125 +296,40 @@ def machine() -> dict[str, str]:
     }
 
 
-def show(options: Options, named: dict[str, str], results: dict[str, Any]) -> None:
-    """Print the tables."""
-    out = Console()
-    out.print(
-        f"\n[bold]{options.services} services of {options.endpoints} endpoints,"
-        f" {NAMESPACES} namespaces, {options.proxies} proxies[/] (each of its own class)"
-    )
-    out.print(
-        f"{named['cpu']}, {named['cores']} cores, load {named['load']}, Python {named['python']},"
-        f" grpcio {named['grpcio']}, uvloop {named['uvloop']}"
-    )
-    out.print(f"one proxy gets {results['resources_of_a_proxy']}")
-    out.print(_overview(results))
-    out.print(_push_table(results["pushes"]))
-    out.print(_signing_table(results))
-    out.print(
-        "[dim]rename: from the rename of the file to the last byte at the last proxy."
-        " commit: from the start of the commit. notice: what lies between.\n"
-        "floor: a bare grpc.aio server sending the same bytes to as many streams, samples"
-        " alternating. p99 of few samples is nearly the worst.[/]"
-    )
-
-
-def _overview(results: dict[str, Any]) -> Table:
-    table = Table("", "", box=None, show_header=False)
-    mib = 2**20
-    for name, text in (
-        ("cold start to /ready", f"{results['cold_start_to_ready_seconds']:.2f} s"),
-        ("cold start to first proxy", f"{results['cold_start_to_first_proxy_seconds']:.2f} s"),
-        (
-            "other proxies, all at once",
-            f"{results['connect_seconds']:.2f} s, CPU {results['connect_cpu_seconds']:.2f} s,"
-            f" {results['connect_bytes'] / mib:.0f} MiB",
-        ),
-        (
-            "idle",
-            f"RSS {results['idle_rss_bytes'] / mib:.0f} MiB"
-            f" (one proxy: {results['rss_one_proxy_bytes'] / mib:.0f} MiB, after the changes:"
-            f" {results['rss_after_changes_bytes'] / mib:.0f} MiB),"
-            f" CPU {results['idle_cpu_share']:.1%} of a core",
-        ),
-        (
-            "change that concerns nobody",
-            f"{results['no_op_bytes']} bytes sent,"
-            f" CPU {results['no_op_cpu_seconds_each'] * 1e3:.1f} ms,"
-            f" {results['no_op_nodes_each']:.0f} nodes recomputed",
-        ),
-        ("rejected, streams lost", f"{results['rejected']:.0f}, {len(results['streams_lost'])}"),
-    ):
-        table.add_row(name, text)
-    return table
-
-
-def _push_table(all_pushes: list[Pushes]) -> Table:
-    table = Table("milliseconds")
-    for pushes in all_pushes:
-        table.add_column(f"{pushes.title}\nmedian (p99)", justify="right")
-    rows: list[tuple[str, Callable[[Pushes], str]]] = [
-        ("rename to last byte", lambda p: _ms(p.whole)),
-        ("  of it notice", lambda p: _ms(p.notice)),
-        ("  of it commit to last byte", lambda p: _ms(p.commit)),
-        ("floor", lambda p: _ms(p.floor)),
-        ("rename / floor", lambda p: f"[bold]{p.whole.median / p.floor.median:.2f}[/]"),
-        ("commit / floor", lambda p: f"[bold]{p.commit.median / p.floor.median:.2f}[/]"),
-        ("CPU", lambda p: _ms(p.cpu)),
-        ("CPU of the floor", lambda p: _ms(p.floor_cpu)),
-        ("CPU / floor", lambda p: f"[bold]{p.cpu.median / p.floor_cpu.median:.2f}[/]"),
-        ("nodes recomputed", lambda p: f"{p.nodes.median:.0f}"),
-        ("bytes to each proxy", lambda p: f"{p.message_bytes:,}"),
-        ("samples", lambda p: str(len(p.whole.values))),
-    ]
-    for name, cell in rows:
-        table.add_row(name, *(cell(pushes) for pushes in all_pushes))
-    return table
-
-
-def _signing_table(results: dict[str, Any]) -> Table:
-    table = Table("certificates", "a second", "raw", "ratio", "one, ms", "raw, ms")
-    for each in results["signing"]:
-        rate, raw = each["rate_per_second"], each["raw_rate_per_second"]
-        table.add_row(
-            str(each["algorithm"]), f"{rate:.0f}", f"{raw:.0f}", f"[bold]{rate / raw:.2f}[/]",
-            f"{each['latency_seconds'] * 1e3:.2f}", f"{each['raw_latency_seconds'] * 1e3:.2f}",
-        )  # fmt: skip
-    storm = results["storm"]
-    refused = ", ".join(f"{count} {name}" for name, count in storm["refused"].items()) or "none"
-    table.caption = (
-        f"storm: {storm['answered'] / storm['seconds']:.0f} certificates a second over the secure"
-        f" port; refused: {refused}"
-    )
-    return table
-
-
-def _ms(series: Series) -> str:
-    return f"{series.median * 1e3:.1f} ({series.p99 * 1e3:.1f})"
-
-
 @click.command()
 @click.option("--services", default=1_000, show_default=True)
 @click.option("--endpoints", default=10, show_default=True, help="Of each service.")
 @click.option("--proxies", default=100, show_default=True)
 @click.option("--samples", default=40, show_default=True, help="Endpoint changes to measure.")
 @click.option("--quick", is_flag=True, help="A small mesh, in a few seconds.")
+@click.option(
+    "--large",
+    is_flag=True,
+    help="Also 10,000 services in 100 namespaces and 200 proxies with a Sidecar each.",
+)
 @click.option("--output", type=click.Path(path_type=Path), default=HERE / "results.json")
 def main(
-    *, services: int, endpoints: int, proxies: int, samples: int, quick: bool, output: Path
+    *,
+    services: int,
+    endpoints: int,
+    proxies: int,
+    samples: int,
+    quick: bool,
+    large: bool,
+    output: Path,
 ) -> None:
     """Measure the control plane and the floor beneath it."""
     options = Options(services, endpoints, min(proxies, services), samples)
+    second = Options(10_000, 10, 200, samples, 100, is_scoped=True)
     if quick:
         options = Options(50, 5, 10, 5, storm=200, batch=40)
+        second = Options(100, 5, 20, 4, 10, is_scoped=True)
     named = machine()
-    results = asyncio.run(measure(options))
-    output.write_text(
-        json.dumps(
-            {"machine": named, "options": asdict(options), **results}, default=asdict, indent=2
-        )
-    )
-    show(options, named, results)
+    results = asyncio.run(measure_all(options, second if large else None))
+    output.write_text(json.dumps({"machine": named, **results}, default=asdict, indent=2))
+    show(named, results)
+    if large:
+        show(named, results["large"])
 
 
 if __name__ == "__main__":

@@ -30,9 +30,12 @@ _FREE: Final = frozenset((_METADATA, "google.protobuf.Struct"))
 _OFTEN_EQUAL: Final = frozenset(
     (
         "envoy.config.cluster.v3.CircuitBreakers",
+        "envoy.config.cluster.v3.Cluster.CommonLbConfig",
         "envoy.config.cluster.v3.OutlierDetection",
         "envoy.config.core.v3.ConfigSource",
         "envoy.config.route.v3.RetryPolicy",
+        "envoy.config.route.v3.RouteAction.MaxStreamDuration",
+        "envoy.config.route.v3.RouteMatch",
     )
 )
 """Parts that are the same in thousands of resources: looked up by their bytes."""
