@@ -58,6 +58,7 @@ class TokenAuthenticator:
         self._trust_domains = trust_domains
         self._audience = audience
         self._stamp: _Stamp | None = None
+        self._changes = 0
         self._key: ECKey | None = None
         self._records: dict[str, TokenRecord] = {}
 
@@ -69,11 +70,15 @@ class TokenAuthenticator:
                 return self._caller(token)
         return None
 
+    def look(self) -> int:
+        """Read the files again if they have changed; return how often they have."""
+        self._refresh()
+        return self._changes
+
     def is_void(self, credential: str) -> bool:
-        """Tell whether a caller's credential is one of our tokens and no longer good."""
+        """Tell whether a caller's credential is one of our tokens and, when last looked, void."""
         if not credential.startswith(PREFIX):
             return False
-        self._refresh()
         record = self._records.get(credential.removeprefix(PREFIX))
         return record is None or record.state(self._clock()) != "active"
 
@@ -119,6 +124,7 @@ class TokenAuthenticator:
         self._key = ECKey.import_key(_public_pem(key)) if key is not None else None
         self._records = records
         self._stamp = stamp
+        self._changes += 1
 
     def _now_on_disk(self) -> _Stamp:
         stamps: list[tuple[int, int, int] | None] = []

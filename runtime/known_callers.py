@@ -66,8 +66,13 @@ class KnownCallers:
         """End streams whose token is revoked, soon after it is, until cancelled."""
         if self._tokens is None:
             return
+        seen = self._tokens.look()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
+            changes = self._tokens.look()
+            if changes == seen:
+                continue
+            seen = changes
             ended = streams.end(self._tokens.is_void, REVOKED)
             if ended:
                 log.info("callers.revoked", streams_ended=ended)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -171,6 +173,25 @@ async def test_a_stream_ends_with_its_certificate(secure: Serving, authority: Au
             assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
         again = channel.stream_stream(ADS + "DeltaAggregatedResources")()
         assert await again.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_front_that_dies_is_replaced(secure: Serving, authority: Authority) -> None:
+    """Streams end and come again; it is counted, and the server never noticed otherwise."""
+    pair = svid(authority)
+    front = secure.plane.secure_port.front
+    assert front is not None
+    assert front.pid is not None
+    assert (await first_answer(secure, authority.root_pem, pair)).resources
+    os.kill(front.pid, signal.SIGKILL)
+    while True:  # the client's own connection may be the old one still
+        try:
+            assert (await first_answer(secure, authority.root_pem, pair)).resources
+            break
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+    _, metrics = await secure.get("/metrics")
+    assert "pilothouse_secure_port_restarts_total 1.0" in metrics
+    await secure.until("/debug/syncz", lambda entries: len(entries) <= 1)
 
 
 async def test_a_token_of_an_issuer_is_served(mesh: Path, tmp_path: Path) -> None:

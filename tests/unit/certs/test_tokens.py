@@ -99,6 +99,12 @@ async def test_a_token_is_revoked(directory: Path, known: TokenAuthenticator) ->
     assert "revoked" in await refusal(known, token)
     assert known.is_void(f"token:{record.id}")
     assert not known.is_void("certificate:1")
+    changes = known.look()
+    assert known.look() == changes
+    store.revoke(record.id, NOW)
+    assert known.look() == changes
+    store.create(ALICE, NOW)
+    assert known.look() == changes + 1
     assert await ask(known, other)
     with pytest.raises(InvalidToken, match="no token 'nope'"):
         store.revoke("nope", NOW)
