@@ -116,6 +116,8 @@ class Proxy:
     networks: tuple[str, ...] = ()
     ports: tuple[tuple[str, int], ...] = ()
     discovers_itself: bool = False
+    balances_inbound: bool = False
+    balances_outbound: bool = False
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     identity: WorkloadIdentity | None = None

@@ -32,13 +32,16 @@ class ProxySettings:
     How a proxy treats connections and headers; None is Istio's default.
 
     `idle_timeout` closes connections without traffic, HTTP and other (NM-14). `accepts_http10`
-    answers clients that speak HTTP/1.0 (NM-15).
+    answers clients that speak HTTP/1.0 (NM-15). `balances_inbound` and
+    `balances_outbound` give each connection to the worker with the fewest (LS-20).
     """
 
     headers: ProxyHeaders | None = None
     connections: ConnectionSettings | None = None
     idle_timeout: Duration | None = None
     accepts_http10: bool = False
+    balances_inbound: bool = False
+    balances_outbound: bool = False
 
     @property
     def on_routes(self) -> RouteHeaders:
@@ -76,4 +79,10 @@ def settings_of(ctx: Ctx, proxy: Proxy) -> ProxySettings:
     if own is not None:
         connections = own.connection_settings or found.connections
         found = replace(found, headers=own.proxy_headers, connections=connections)
-    return replace(found, idle_timeout=proxy.idle_timeout, accepts_http10=proxy.http10)
+    return replace(
+        found,
+        idle_timeout=proxy.idle_timeout,
+        accepts_http10=proxy.http10,
+        balances_inbound=proxy.balances_inbound,
+        balances_outbound=proxy.balances_outbound,
+    )

@@ -109,6 +109,8 @@ def read_proxy(node: Node | None) -> Proxy:
         networks=tuple(sorted(_texts(metadata.get("REQUESTED_NETWORK_VIEW")))),
         ports=_ports(metadata.get("POD_PORTS")),
         discovers_itself=_flag(metadata.get("ENABLE_SELF_DISCOVERY")),
+        balances_inbound=_flag(metadata.get("INBOUND_LISTENER_EXACT_BALANCE")),
+        balances_outbound=_flag(metadata.get("OUTBOUND_LISTENER_EXACT_BALANCE")),
         config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),

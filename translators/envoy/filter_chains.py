@@ -16,6 +16,7 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
 )
 from pilothouse._pb.envoy.extensions.filters.network.mongo_proxy.v3 import mongo_proxy_pb2
 from pilothouse._pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from pilothouse._pb.google.protobuf import wrappers_pb2
 from pilothouse.model.names import is_pipe
 from pilothouse.translators.envoy.access_logs import AccessLogging, access_log
 from pilothouse.translators.envoy.encoding import pack
@@ -26,6 +27,9 @@ PLAINTEXT_HTTP: Final = ("http/1.1", "h2c")
 HTTP_1_0: Final = "http/1.0"
 RAW: Final = "raw_buffer"
 CONNECT_TIMEOUT_SECONDS: Final = 15
+HELLO_BYTES: Final = 512
+"""How much of a client hello is read at first; Envoy would hold 64 KiB for each (LS-21)."""
+
 TPROXY_MARK: Final = 1337
 """The mark by which a workload's routing knows the proxy's own packets."""
 
@@ -191,5 +195,9 @@ def _port_predicate(port: int) -> components_pb2.ListenerFilterChainMatchPredica
 
 _ORIGINAL_SRC: Final = pack(original_src_pb2.OriginalSrc(mark=TPROXY_MARK))
 _ORIGINAL_DST: Final = pack(original_dst_pb2.OriginalDst())
-_TLS_INSPECTOR: Final = pack(tls_inspector_pb2.TlsInspector())
+_TLS_INSPECTOR: Final = pack(
+    tls_inspector_pb2.TlsInspector(
+        initial_read_buffer_size=wrappers_pb2.UInt32Value(value=HELLO_BYTES)
+    )
+)
 _HTTP_INSPECTOR: Final = pack(http_inspector_pb2.HttpInspector())

@@ -136,6 +136,8 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     listener.listener_filters.extend(_tls_inspectors(inbound, captured))
     if inbound.mode is InterceptionMode.TPROXY:
         listener.transparent.value = True
+    if inbound.settings.balances_inbound:
+        listener.connection_balance_config.exact_balance.SetInParent()
     declared = [port.port for port in captured if port.protocol is not Protocol.AUTO]
     listener.listener_filters.append(http_inspector(disabled_on=declared))
     listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)

@@ -65,7 +65,7 @@ class CatchAllKey(NamedTuple):
     scope: Scope
     wildcards: tuple[str, ...]
     is_transparent: bool
-    idle_timeout: Duration | None
+    settings: ProxySettings
 
 
 @query
@@ -79,7 +79,7 @@ def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     if view.mode is not InterceptionMode.NONE:
         wildcards = (view.wildcard, *view.more_wildcards)
         is_transparent = view.mode is InterceptionMode.TPROXY
-        key = CatchAllKey(view.scope, wildcards, is_transparent, view.settings.idle_timeout)
+        key = CatchAllKey(view.scope, wildcards, is_transparent, view.settings)
         found.append(ctx.get_or_none(virtual_outbound, key))
     return ResourceLayer(each for each in found if each is not None)
 
@@ -93,6 +93,8 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     listener.traffic_direction = base_pb2.OUTBOUND
     listener.continue_on_listener_filters_timeout = True
     listener.bind_to_port.value = plan.binds_port
+    if key.settings.balances_outbound:
+        listener.connection_balance_config.exact_balance.SetInParent()
     listener.metadata.CopyFrom(metadata((plan.source,), with_generation=False))
     disjoint = told_apart(plan.tcp, ctx.report)
     logging = ctx.get(access_logging, None)
@@ -187,6 +189,8 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
     listener.use_original_dst.value = True
     if key.is_transparent:
         listener.transparent.value = True
+    if key.settings.balances_outbound:
+        listener.connection_balance_config.exact_balance.SetInParent()
     listener.filter_chains.append(
         filter_chain(
             Match(port=port),  # a connection to the port itself would loop (3.16)
@@ -197,7 +201,7 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
         )
     )
     cluster = ctx.get(unknown_destination, key.scope)
-    idle = TcpPolicy(idle_timeout=key.idle_timeout)  # NM-14
+    idle = TcpPolicy(idle_timeout=key.settings.idle_timeout)  # NM-14
     listener.filter_chains.append(
         filter_chain(
             Match(),

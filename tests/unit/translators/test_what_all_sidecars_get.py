@@ -99,3 +99,15 @@ def test_what_mutual_tls_is_called_on_the_wire() -> None:
     assert matches == {"tlsMode-istio", "tlsMode-disabled"}
     assert offered
     assert all("istio" in each for each in offered)
+
+
+def test_little_is_held_for_a_client_hello() -> None:
+    """LS-21: every TLS inspector begins with half a KiB instead of Envoy's 64."""
+    sizes = [
+        each["typed_config"]["initial_read_buffer_size"]
+        for resource in story.load("tls_routes_sni").served("client")["lds"]
+        for each in story.content(resource).get("listener_filters", ())
+        if each["name"] == "envoy.filters.listener.tls_inspector"
+    ]
+    assert sizes
+    assert set(sizes) == {512}
