@@ -1,5 +1,6 @@
 """The chain of authenticators, and what is read from headers and certificates."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -203,6 +204,7 @@ def test_a_workloads_certificate() -> None:
         (b"garbage", "cannot be read"),
         (b"", "cannot be read"),
     ],
+    ids=itertools.count(),
 )
 def test_no_single_identity_is_nobody(der: bytes, why: str) -> None:
     """C-R-13: fail closed."""
