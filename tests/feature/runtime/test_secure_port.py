@@ -222,6 +222,23 @@ async def test_a_token_of_an_issuer_is_served(mesh: Path, tmp_path: Path) -> Non
         assert "citadel_server_authentication_failure_count 1.0" in metrics
 
 
+@pytest.mark.parametrize(("host", "dialled"), [("::1", "[::1]"), ("::", "127.0.0.1")])
+async def test_ip_version_6(mesh: Path, tmp_path: Path, host: str, dialled: str) -> None:
+    """Loopback by its other name; "::" is every address of the machine, of both kinds."""
+    settings = Settings(
+        config_dir=mesh, grpc_addr=ANY, secure_grpc_addr=Address(host, 0), monitoring_addr=ANY,
+        ca_dir=tmp_path / "ca",
+    )  # fmt: skip
+    async with serving(settings) as server:
+        assert server.ports.secure_grpc is not None
+        root = b"".join(file.read_bytes() for file in (tmp_path / "ca").glob("root-*-cert.pem"))
+        credentials = grpc.ssl_channel_credentials(root)
+        address = f"{dialled}:{server.ports.secure_grpc.port}"
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            call = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 async def test_the_status_service_by_port(mesh: Path, tmp_path: Path) -> None:
     """Offered on loopback's plaintext port to all, on other plaintext ports to nobody (C-A-7)."""
     ok, unimplemented = grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED
