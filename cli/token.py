@@ -43,9 +43,6 @@ def token() -> None:
     "--ttl", default="24h", show_default=True, metavar="DURATION", help="How long it is good for."
 )
 @click.option(
-    "--audience", default="istio-ca", show_default=True, help="What it is good for; as agents say."
-)
-@click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -59,7 +56,6 @@ def create(
     service_account: str,
     trust_domain: str,
     ttl: str,
-    audience: str,
     out: Path | None,
     output: str,
 ) -> None:
@@ -73,7 +69,7 @@ def create(
     from pilothouse.model.identity import WorkloadIdentity  # noqa: PLC0415
 
     identity = WorkloadIdentity(trust_domain, namespace, service_account)
-    text, record = TokenStore(ca_dir).create(identity, _now(), ttl=_ttl(ttl), audience=audience)
+    text, record = TokenStore(ca_dir).create(identity, _now(), ttl=_ttl(ttl))
     if out is not None:
         try:
             write_private(out, f"{text}\n".encode("ascii"))
