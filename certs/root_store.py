@@ -125,7 +125,7 @@ class RootStore:
         lock = None
         try:
             make_private_directory(directory)
-            lock = _lock(directory) if exclusive else None
+            lock = lock_directory(directory) if exclusive else None
             rotation = (
                 read_state(directory)
                 or _adopt(directory, now)
@@ -285,7 +285,8 @@ def _adopt(directory: Path, now: datetime) -> RootRotation | None:
     return _create(directory, made, now)
 
 
-def _lock(directory: Path) -> int:
+def lock_directory(directory: Path) -> int:
+    """Keep other servers out until the descriptor is closed. Raises: BadRoot, OSError."""
     handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

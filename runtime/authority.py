@@ -8,6 +8,7 @@ port, then new certificates for proxies that have them from here.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -35,8 +36,14 @@ from pilothouse.certs.plugged_in import (
 )
 from pilothouse.certs.private_files import make_private_directory
 from pilothouse.certs.refusals import Refusal
-from pilothouse.certs.root_store import BadRoot, RootStore
+from pilothouse.certs.root_store import BadRoot, RootStore, lock_directory
 from pilothouse.certs.rotation import Phase
+from pilothouse.certs.rotation_files import (
+    RotationStatus,
+    remove_request,
+    request_waits,
+    write_status,
+)
 from pilothouse.certs.self_signed import make_root
 from pilothouse.certs.server_tls import ServingCertificate
 from pilothouse.certs.service import AuthenticateContext, CertificateService
@@ -52,6 +59,10 @@ from pilothouse.runtime.settings import DEFAULT_SETTLE
 from pilothouse.xds.streams import Streams
 
 LOOK_AT_FILES_SECONDS: Final = 1.0
+_PLUGGED_IN: Final = (
+    "An authority is plugged in (--ca-certs-dir): add the new root to its bundle, then exchange the"
+    " signing certificate, then remove the old root; each is used as soon as it is written."
+)
 
 log = structlog.get_logger()
 
@@ -113,6 +124,7 @@ class MeshAuthority:
         self._material: CaMaterial
         self._issued_by = b""
         self._stamp: object = None
+        self._lock: int | None = None
         self.issuer: SigningPool
         self.serving: ServingCertificate
         self.on_change: Callable[[], Awaitable[None]] = _nothing
@@ -165,6 +177,9 @@ class MeshAuthority:
             self._journal.close()
         if self._store is not None:
             self._store.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _open(self, trust_domain: str) -> CaMaterial:
         now, settings = self._clock(), self._settings
@@ -173,6 +188,8 @@ class MeshAuthority:
             found = read_plugged_in(settings.plugged_in, now)
             if found is not None:
                 log.info("authority.plugged_in", directory=str(settings.plugged_in))
+                if settings.directory is not None:
+                    self._lock = _lock(settings.directory)
                 return found
             log.warning(
                 "authority.nothing_plugged_in",
@@ -245,6 +262,7 @@ class MeshAuthority:
         seen = used = self._stamp
         while True:
             await asyncio.sleep(LOOK_AT_FILES_SECONDS)
+            self._refuse_requests()
             before, seen = seen, stamp(directory)
             if seen == used or seen != before:
                 continue  # nothing new, or still being written
@@ -258,6 +276,17 @@ class MeshAuthority:
                     problem=str(failure),
                     remedy="The authority goes on with what it has.",
                 )
+
+    def _refuse_requests(self) -> None:
+        own = self._settings.directory
+        if own is None or not request_waits(own):
+            return
+        status = RotationStatus(phase=Phase.STABLE, at=self._clock(), refused=_PLUGGED_IN)
+        try:
+            write_status(own, status)
+            remove_request(own)
+        except OSError as failure:
+            log.error("rotation.failed", problem=str(failure))  # noqa: TRY400
 
     async def _use_plugged_in(self, directory: Path) -> None:
         found = read_plugged_in(directory, self._clock())
@@ -307,6 +336,14 @@ class _ServiceObserver:
 
     def refused(self, caller: Caller, refusal: Refusal) -> None:
         self._log.refused(caller, refusal)
+
+
+def _lock(directory: Path) -> int:
+    try:
+        make_private_directory(directory)
+        return lock_directory(directory)
+    except OSError as failure:
+        raise BadRoot(directory, f"{failure.strerror or failure}.") from failure
 
 
 def _open_journal(directory: Path | None) -> HoldersJournal:

@@ -370,5 +370,25 @@ async def test_plugged_in_authority_and_its_change(place: Place) -> None:
         assert last.public_bytes(PEM) == root_pem
 
 
+async def test_a_plugged_in_authority_is_rotated_by_its_files(place: Place) -> None:
+    """Who asks as for roots of our own is told what to do instead."""
+    async with place.server():
+        pass  # leaves a root of its own in the directory
+    root, key = make_ca("Root", datetime.now(UTC))
+    directory = place.folder / "cacerts"
+    pem = root.public_bytes(PEM)
+    write_files(directory, ca_cert=pem, ca_key=private_key_pem(key), cert_chain=pem, root_cert=pem)
+    async with place.server(ca_certs_dir=directory):
+        with pytest.raises(BadRoot, match="another server uses it"):
+            async with place.server():
+                pass
+        place.ask()
+        await until(lambda: not request_waits(place.ca_dir))
+        found = place.status()
+        assert found is not None
+        assert "add the new root to its bundle" in found.refused
+        assert place.state().phase is Phase.STABLE
+
+
 def all_trust_chain(followers: list[IdentityFollower], root_pem: bytes) -> bool:
     return all(each.held.roots_pem == root_pem for each in followers)
