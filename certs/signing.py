@@ -242,7 +242,7 @@ class SigningPool:
                     sys.executable, "-P", "-m", "pilothouse.certs.signing_process",
                     str(theirs.fileno()),
                     pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,  # its errors go where ours do
                 )  # fmt: skip
             except BaseException:
                 ours.close()
