@@ -147,7 +147,7 @@ async def fronted(
     ) as listener:  # fmt: skip
         listener.setblocking(False)
         backend = Path(directory) / "backend"
-        server = await asyncio.start_unix_server(handle, backend)
+        server = await asyncio.start_unix_server(handle, backend, backlog=20)
         peers, told = Peers(), Told()
         front = TlsFront(
             listener, backend, peers=peers, observer=told, clock=time.monotonic, limits=limits,

@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     handshake_seconds: float = 10.0
     half_open: int = 2_048
-    half_open_by_address: int = 512
+    half_open_by_address: int = 1_024
     grace_seconds: float = 1.0
     connections: int = 20_000
     buffer_bytes: int = 256 * 1024

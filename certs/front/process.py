@@ -42,6 +42,7 @@ _SHUTDOWN_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 0.5
 """How long what the server wrote last may take to reach the clients when all ends."""
 _RETRY_ACCEPT_SECONDS: Final = 0.1
+_QUEUE_FULL_SECONDS: Final = 0.02
 _TELL_EVERY_SECONDS: Final = 1.0
 _DESCRIPTORS_PER_CONNECTION: Final = 2
 _SPARE_DESCRIPTORS: Final = 64
@@ -230,7 +231,7 @@ class Front:
         try:
             own.setblocking(False)
             own.bind("\0" + name)
-            await loop.sock_connect(own, self._backend)
+            await _connected(own, self._backend)
             server = Side(client.close, self._limits.buffer_bytes)
             await loop.create_unix_connection(lambda: server, sock=own)
         except BaseException:
@@ -279,6 +280,21 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return str(error) or type(error).__name__
+
+
+async def _connected(own: socket.socket, path: str) -> None:
+    """
+    Connect to a Unix socket, and wait while its queue is full.
+
+    Event loops take the system's "try again" for "under way", which of Unix sockets it is not.
+    """
+    while True:
+        try:
+            own.connect(path)
+        except BlockingIOError:
+            await asyncio.sleep(_QUEUE_FULL_SECONDS)
+        else:
+            return
 
 
 def _keep_alive(connection: socket.socket) -> None:

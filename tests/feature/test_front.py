@@ -290,6 +290,14 @@ async def until_answers(here, context, local):
             pass
 
 
+async def test_a_storm_of_honest_clients(authority: Authority) -> None:
+    """Hundreds at once from one address are all served, also where the server's queue is short."""
+    context = client_context(authority.root_pem)
+    async with fronted(authority) as here:
+        assert all(await asyncio.gather(*(here.answers(context) for _ in range(250))))
+        assert not here.told.turned
+
+
 async def test_connections_are_limited(authority: Authority) -> None:
     """Above the limit a connection is closed at once; when one ends there is room again."""
     context = client_context(authority.root_pem)
