@@ -290,6 +290,19 @@ async def until_answers(here, context, local):
             pass
 
 
+async def test_what_was_dropped_is_gone(authority: Authority) -> None:
+    """Hundreds of silent connections leave neither descriptors behind nor clients waiting."""
+    limits = Limits(half_open_by_address=20, grace_seconds=0.0, handshake_seconds=60)
+    async with fronted(authority, limits=limits) as here:
+        descriptors = Path(f"/proc/{here.front.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        async with AsyncExitStack() as open_:
+            await silence(open_, here.port, "127.0.0.1", 300)
+            await until(lambda: here.told.turned["dropped"] == 280)
+            assert len(list(descriptors.iterdir())) <= before + 20
+        await until(lambda: len(list(descriptors.iterdir())) == before)
+
+
 async def test_a_storm_of_honest_clients(authority: Authority) -> None:
     """Hundreds at once from one address are all served, also where the server's queue is short."""
     context = client_context(authority.root_pem)
