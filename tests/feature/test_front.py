@@ -294,13 +294,17 @@ async def test_what_was_dropped_is_gone(authority: Authority) -> None:
     """Hundreds of silent connections leave neither descriptors behind nor clients waiting."""
     limits = Limits(half_open_by_address=20, grace_seconds=0.0, handshake_seconds=60)
     async with fronted(authority, limits=limits) as here:
-        descriptors = Path(f"/proc/{here.front.pid}/fd")
-        before = len(list(descriptors.iterdir()))
+        before = descriptors(here.front.pid)
         async with AsyncExitStack() as open_:
             await silence(open_, here.port, "127.0.0.1", 300)
             await until(lambda: here.told.turned["dropped"] == 280)
-            assert len(list(descriptors.iterdir())) <= before + 20
-        await until(lambda: len(list(descriptors.iterdir())) == before)
+            assert descriptors(here.front.pid) <= before + 20
+        await until(lambda: descriptors(here.front.pid) == before)
+
+
+def descriptors(pid: int | None) -> int:
+    """Count what a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 async def test_a_storm_of_honest_clients(authority: Authority) -> None:
