@@ -57,6 +57,15 @@ class MeshTls(ApiStruct, frozen=True):
     cipher_suites: tuple[str, ...] = ()
 
 
+class CertificateData(ApiStruct, frozen=True):
+    """MC-29: roots beyond the mesh's own, and the trust domains whose workloads may call."""
+
+    pem: str = ""
+    spiffe_bundle_url: str = ""
+    cert_signers: tuple[str, ...] = ()
+    trust_domains: tuple[str, ...] = ()
+
+
 class DefaultTrafficPolicy(ApiStruct, frozen=True):
     """MC-22: policy for destinations without one."""
 
@@ -198,7 +207,7 @@ class MeshConfig(ApiStruct, frozen=True):
     enable_auto_mtls: bool = True
     trust_domain: str = "cluster.local"
     trust_domain_aliases: tuple[str, ...] = ()
-    ca_certificates: tuple[dict[str, Any], ...] = ()
+    ca_certificates: tuple[CertificateData, ...] = ()
     default_service_export_to: tuple[str, ...] = ("*",)
     default_virtual_service_export_to: tuple[str, ...] = ("*",)
     default_destination_rule_export_to: tuple[str, ...] = ("*",)

@@ -37,6 +37,11 @@ def check(config: MeshConfig) -> Iterator[Problem]:
     for path, domain in (
         ("trustDomain", config.trust_domain),
         *((f"trustDomainAliases[{i}]", each) for i, each in enumerate(config.trust_domain_aliases)),
+        *(
+            (f"caCertificates[{i}].trustDomains[{j}]", each)
+            for i, data in enumerate(config.ca_certificates)
+            for j, each in enumerate(data.trust_domains)
+        ),
     ):
         problem = names.host(domain)
         if problem or "*" in domain:

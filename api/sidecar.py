@@ -24,6 +24,10 @@ class SidecarPort(ApiStruct, frozen=True):
     target_port: int = 0
 
 
+class IngressTls(ServerTls, frozen=True):
+    """ServerTLSSettings of a sidecar, of which fewer fields hold than of a gateway (SC-09)."""
+
+
 class IngressListener(ApiStruct, frozen=True):
     """IstioIngressListener: a port opened towards the workload."""
 
@@ -31,7 +35,7 @@ class IngressListener(ApiStruct, frozen=True):
     bind: str = ""
     capture_mode: CaptureMode = "DEFAULT"
     default_endpoint: str = ""
-    tls: ServerTls | None = None
+    tls: IngressTls | None = None
     connection_pool: ConnectionPool | None = None
 
 

@@ -6,7 +6,8 @@ from pilothouse.api import names
 from pilothouse.api.connection_check import check_pool
 from pilothouse.api.destination_check import check_destination
 from pilothouse.api.problem import Problem, port, selector, warning
-from pilothouse.api.sidecar import EgressListener, Sidecar, SidecarPort
+from pilothouse.api.server_tls_check import check_server_tls
+from pilothouse.api.sidecar import EgressListener, IngressTls, Sidecar, SidecarPort
 
 _ENDPOINT_HOSTS = ("127.0.0.1", "0.0.0.0", "[::1]", "[::]")  # noqa: S104 (texts of the API)
 
@@ -28,24 +29,16 @@ def check(row: Sidecar) -> Iterator[Problem]:
             yield Problem(f"{path}.port", f"The port {ingress.port.number} is there twice.")
         seen.add(place)
         yield from _check_default_endpoint(ingress.default_endpoint, f"{path}.defaultEndpoint")
+        if ingress.tls is not None:
+            yield from _check_tls(ingress.tls, ingress.port.protocol, f"{path}.tls")
         if ingress.connection_pool is not None:
             yield from check_pool(ingress.connection_pool, f"{path}.connectionPool")
-            is_http = ingress.port.protocol.upper() in _HTTP
+            protocol = ingress.port.protocol.upper()
+            is_http = protocol in _HTTP or (ingress.tls is not None and protocol == "HTTPS")
             if ingress.connection_pool.http is not None and not is_http:
                 message = "The port's protocol is not HTTP, so only the tcp settings count."
                 yield warning(f"{path}.connectionPool.http", message)
-    catch_all = 0
-    for index, egress in enumerate(spec.egress):
-        path = f"spec.egress[{index}]"
-        yield from _check_egress(egress, path)
-        if egress.port is None:
-            catch_all += 1
-            if catch_all > 1 or index != len(spec.egress) - 1:
-                yield Problem(
-                    path,
-                    "Only the last egress listener may be without a port.",
-                    "Join the hosts, or move it to the end.",
-                )
+    yield from _check_all_egress(spec.egress)
     if spec.inbound_connection_pool is not None:
         yield from check_pool(spec.inbound_connection_pool, "spec.inboundConnectionPool")
     policy = spec.outbound_traffic_policy
@@ -54,6 +47,21 @@ def check(row: Sidecar) -> Iterator[Problem]:
         yield from check_destination(policy.egress_proxy, path)
         if policy.mode != "ALLOW_ANY":
             yield Problem(path, "An egress proxy needs the mode ALLOW_ANY.")
+
+
+def _check_all_egress(listeners: tuple[EgressListener, ...]) -> Iterator[Problem]:
+    catch_all = 0
+    for index, egress in enumerate(listeners):
+        path = f"spec.egress[{index}]"
+        yield from _check_egress(egress, path)
+        if egress.port is None:
+            catch_all += 1
+            if catch_all > 1 or index != len(listeners) - 1:
+                yield Problem(
+                    path,
+                    "Only the last egress listener may be without a port.",
+                    "Join the hosts, or move it to the end.",
+                )
 
 
 def _check_egress(egress: EgressListener, path: str) -> Iterator[Problem]:
@@ -86,6 +94,34 @@ def _check_port(listening: SidecarPort, path: str) -> Iterator[Problem]:
     protocol = listening.protocol
     if protocol and protocol.upper() not in names.PROTOCOLS:
         yield Problem(f"{path}.protocol", f'"{protocol}" is no protocol known to the mesh.')
+
+
+def _check_tls(tls: IngressTls, protocol: str, path: str) -> Iterator[Problem]:
+    """Yield what Istio's rules say of TLS that a sidecar ends (SC-09)."""
+    if protocol.upper() not in ("HTTPS", "TLS"):
+        message = f"A port of {protocol} has no TLS to end."
+        yield Problem(path, message, "Set the port's protocol to HTTPS or TLS.")
+    if tls.mode in ("ISTIO_MUTUAL", "AUTO_PASSTHROUGH"):
+        message = f"The mode {tls.mode} is for gateways."
+        yield Problem(f"{path}.mode", message, "Write SIMPLE or MUTUAL.")
+    if tls.mode == "PASSTHROUGH":
+        yield warning(
+            f"{path}.mode",
+            "PASSTHROUGH, which holds if no mode is given, ends no TLS, so the port is closed.",
+            "Write SIMPLE or MUTUAL, or leave tls out to have the workload end it.",
+        )
+    for field, value in (
+        ("httpsRedirect", tls.https_redirect),
+        ("credentialName", tls.credential_name),
+        ("credentialNames", tls.credential_names),
+        ("caCertCredentialName", tls.ca_cert_credential_name),
+        ("tlsCertificates", tls.tls_certificates),
+        ("subjectAltNames", tls.subject_alt_names),
+    ):
+        if value:
+            remedy = "Name files on the proxy's disk." if "redential" in field else "Remove it."
+            yield Problem(f"{path}.{field}", "A sidecar's ports do not have this.", remedy)
+    yield from check_server_tls(tls, path)
 
 
 def _check_bind(bind: str, path: str) -> Iterator[Problem]:

@@ -67,6 +67,8 @@ def _fields(
     }
 
 
+_NOT_OF_SIDECARS: Final = "Istio refuses it for a sidecar"
+
 LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     # VirtualService
     vs.VirtualServiceSpec: _fields("hosts gateways http tls tcp export_to"),
@@ -194,8 +196,19 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     sidecar.SidecarSpec: _fields(
         "workload_selector ingress egress outbound_traffic_policy inbound_connection_pool",
     ),
-    sidecar.IngressListener: _fields(
-        "port bind capture_mode default_endpoint connection_pool", not_yet="tls"
+    sidecar.IngressListener: _fields("port bind capture_mode default_endpoint connection_pool tls"),
+    sidecar.IngressTls: _fields(
+        "mode server_certificate private_key ca_certificates ca_crl verify_certificate_spki "
+        "verify_certificate_hash min_protocol_version max_protocol_version cipher_suites",
+        no_effect={
+            "https_redirect": _NOT_OF_SIDECARS,
+            "credential_name": _NOT_OF_SIDECARS,
+            "credential_names": _NOT_OF_SIDECARS,
+            "ca_cert_credential_name": _NOT_OF_SIDECARS,
+            "tls_certificates": _NOT_OF_SIDECARS,
+            "subject_alt_names": _NOT_OF_SIDECARS,
+            "insecure_skip_verify": "a sidecar checks clients all the same, as in Istio",
+        },
     ),
     sidecar.EgressListener: _fields("hosts port bind capture_mode"),
     sidecar.SidecarPort: _fields(
@@ -229,11 +242,10 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
         "access_log_file access_log_format access_log_encoding disable_envoy_listener_log "
         "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings "
-        "enable_auto_mtls mesh_mtls",
+        "enable_auto_mtls mesh_mtls ca_certificates",
         elsewhere="config_sources certificates ca",
         not_yet="proxy_http_port hbone_idle_timeout ingress_class ingress_service "
         "ingress_controller_mode ingress_selector enable_tracing enable_envoy_access_log_service "
-        "ca_certificates "
         "service_scope_configs enable_prometheus_merge extension_providers default_providers "
         "service_entry_visibility",
         no_effect={
@@ -243,6 +255,9 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     mesh_config.MeshOutboundTrafficPolicy: _fields("mode", not_yet="tls"),
     mesh_config.MeshInboundTrafficPolicy: _fields("mode"),
     mesh_config.PathNormalization: _fields("normalization"),
+    mesh_config.CertificateData: _fields(
+        "trust_domains", not_yet="pem spiffe_bundle_url cert_signers"
+    ),
     mesh_config.MeshTls: _fields("min_protocol_version ecdh_curves cipher_suites"),
     mesh_config.DefaultTrafficPolicy: _fields("connection_pool outlier_detection"),
     mesh_config.ServiceSettings: _fields("settings hosts"),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.meta import ObjectKey
-from pilothouse.api.sidecar import IngressListener
+from pilothouse.api.sidecar import IngressListener, IngressTls
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.graph.tables import Table
@@ -95,7 +95,8 @@ class InboundPort:
     empty passes them to their original destination, else ``IP:PORT`` or ``unix://PATH``. `host` is
     the service's, empty for a Sidecar ingress port that no service has. `pool` are the limits a
     Sidecar sets (SC-10). `mtls` is what callers may do; see `Inbound` for proxies without
-    certificates.
+    certificates. `tls` are the certificates a Sidecar names for the port, whose `protocol` is what
+    is spoken within TLS then; see `ends_own_tls`.
     """
 
     port: int
@@ -108,6 +109,12 @@ class InboundPort:
     endpoint: str = ""
     pool: ConnectionPool | None = None
     mtls: MtlsMode = MtlsMode.DISABLE
+    tls: IngressTls | None = None
+
+    @property
+    def ends_own_tls(self) -> bool:
+        """Whether the port's own certificates are shown: not where those of the mesh are."""
+        return self.tls is not None and self.mtls is MtlsMode.DISABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,17 +260,26 @@ def _own_service(ctx: Ctx, proxy: Proxy) -> EndpointsKey | None:
 
 
 def _authenticated(inbound: Inbound, wanted: Authentication) -> Inbound:
-    """Return inbound config with the modes of its ports (S-PA-2)."""
+    """
+    Return inbound config with the modes of its ports (S-PA-2).
+
+    A port with TLS of its own is never opened to plain text: where callers may use mutual TLS of
+    the mesh, they must (SC-09).
+    """
     has_none = inbound.certificates is CertificateSource.NONE
 
     def usable(mode: MtlsMode) -> MtlsMode:
         return MtlsMode.DISABLE if has_none and mode is MtlsMode.PERMISSIVE else mode
 
+    def mode_of(port: InboundPort) -> MtlsMode:
+        mode = usable(wanted.at(port.port))
+        return MtlsMode.STRICT if port.tls and mode is not MtlsMode.DISABLE else mode
+
     served = {port.port for port in inbound.ports}
     others = (PortMode(port, usable(mode)) for port, mode in wanted.ports if port not in served)
     return replace(
         inbound,
-        ports=tuple(replace(p, mtls=usable(wanted.at(p.port))) for p in inbound.ports),
+        ports=tuple(replace(port, mtls=mode_of(port)) for port in inbound.ports),
         mtls=usable(wanted.mode),
         other_ports=tuple(others),
         policies=wanted.sources,
@@ -327,9 +343,10 @@ def _ingress_port(
             )
         )
         return None
+    protocol = declared_protocol(listener.port.protocol)
     return InboundPort(
         port=number,
-        protocol=declared_protocol(listener.port.protocol),
+        protocol=protocol.within_tls if listener.tls else protocol,
         host=target.service.host if target else "",
         service_port=target.port.number if target else number,
         namespace=target.service.namespace if target else proxy.namespace,
@@ -337,6 +354,7 @@ def _ingress_port(
         bind="" if is_captured else listener.bind or proxy.ips[0],
         endpoint=endpoint,
         pool=listener.connection_pool or pool,
+        tls=listener.tls,
     )
 
 

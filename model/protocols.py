@@ -35,9 +35,15 @@ class Protocol(StrEnum):
         """Opaque TLS that may be routed by SNI."""
         return self in (Protocol.HTTPS, Protocol.TLS)
 
+    @property
+    def within_tls(self) -> "Protocol":
+        """What is left to speak where the proxy ends the TLS (SC-09)."""
+        return _WITHIN_TLS.get(self, self)
+
 
 _HTTP: Final = frozenset({Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
 _HTTP2: Final = frozenset({Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
+_WITHIN_TLS: Final = {Protocol.HTTPS: Protocol.HTTP, Protocol.TLS: Protocol.TCP}
 
 _WORDS: Final = {
     "tcp": Protocol.TCP,

@@ -6,6 +6,7 @@ declares, under the mesh's trust domain and every alias of it.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from pilothouse.api.meta import ObjectKey
@@ -30,6 +31,13 @@ def trust_domains(ctx: Ctx, _key: None) -> tuple[str, ...]:
     """Return the mesh's trust domain, then its aliases (MC-08)."""
     mesh = ctx.get(mesh_config, None)
     return tuple(dict.fromkeys((mesh.trust_domain, *mesh.trust_domain_aliases)))
+
+
+@query
+def accepted_domains(ctx: Ctx, _key: None) -> tuple[str, ...]:
+    """Return the trust domains whose workloads may call: the mesh's, and those it adds (S-PA-8)."""
+    others = (each.trust_domains for each in ctx.get(mesh_config, None).ca_certificates)
+    return tuple(dict.fromkeys((*ctx.get(trust_domains, None), *chain.from_iterable(others))))
 
 
 @query

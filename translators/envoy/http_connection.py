@@ -82,10 +82,17 @@ def inbound_connection(
     stat_prefix: str,
     routes: route_pb2.RouteConfiguration,
     settings: HttpSettings,
+    *,
+    is_own_tls: bool = False,
 ) -> hcm_pb2.HttpConnectionManager:
-    """Build the connection manager of an inbound chain; its routes are inline (N-44)."""
+    """
+    Build the connection manager of an inbound chain; its routes are inline (N-44).
+
+    Where the TLS is not the mesh's, what a client writes of certificates is not passed on.
+    """
     manager = _common(stat_prefix, settings, server_name="istio-envoy")
-    _describe_client(manager, settings.own.headers)
+    default = "SANITIZE_SET" if is_own_tls else "APPEND_FORWARD"
+    _describe_client(manager, settings.own.headers, default)
     manager.route_config.CopyFrom(routes)
     manager.http_filters.extend(_inbound_filters(is_quiet=_is_quiet(settings.own.headers)))
     return manager
@@ -134,11 +141,13 @@ def _apply_headers(
         manager.append_x_forwarded_port = True
 
 
-def _describe_client(manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeaders | None) -> None:
+def _describe_client(
+    manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeaders | None, default: str
+) -> None:
     """Say what x-forwarded-client-cert tells the workload (PC-05)."""
     wanted = headers.forwarded_client_cert if headers else "UNDEFINED"
     if wanted == "UNDEFINED":
-        wanted = "APPEND_FORWARD"
+        wanted = default
     manager.forward_client_cert_details = cast(
         "hcm_pb2.HttpConnectionManager.ForwardClientCertDetails",
         hcm_pb2.HttpConnectionManager.ForwardClientCertDetails.Value(wanted),

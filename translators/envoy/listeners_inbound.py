@@ -5,7 +5,7 @@ A port's chains come from a table by mode and protocol (`inbound_chains`). A pro
 certificates of the mesh keeps a port closed that takes mutual TLS only.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.listener.v3 import listener_components_pb2 as components_pb2
@@ -30,7 +30,7 @@ from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import CertificateSource, InterceptionMode
 from pilothouse.model.proxy_settings import ProxySettings
 from pilothouse.model.resource import LDS, Resource
-from pilothouse.model.service_accounts import trust_domains
+from pilothouse.model.service_accounts import accepted_domains
 from pilothouse.translators.envoy.access_logs import access_logging, log_lost_connections
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
@@ -51,15 +51,25 @@ from pilothouse.translators.envoy.inbound_chains import TLS, Row, chain_rows
 from pilothouse.translators.envoy.mutual_tls import ServerTls, server_socket
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.routes import inbound_route
+from pilothouse.translators.envoy.server_tls import Terms, own_tls_socket
 from pilothouse.translators.envoy.stat_names import inbound_stat_name
 from pilothouse.translators.envoy.tcp_policy import TcpPolicy
+from pilothouse.translators.envoy.upstream_tls import TlsUnavailable
 
 
 class Security(NamedTuple):
-    """How callers are authenticated; `tls` is None without certificates."""
+    """
+    How callers are authenticated; `tls` is None without certificates of the mesh.
+
+    `own` ends TLS with the certificates that a Sidecar names for the port (SC-09).
+    """
 
     mode: MtlsMode
     tls: ServerTls | None
+    own: base_pb2.TransportSocket | None = None
+
+
+_CLOSED: Final = Security(MtlsMode.STRICT, None)
 
 
 class Serving(NamedTuple):
@@ -80,6 +90,7 @@ def inbound_listeners(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     """Return virtualInbound (unless nothing is captured) and the bound ports (LS-01)."""
     found = []
     _report_closed(ctx, inbound)
+    _report_unused(ctx, inbound)
     if inbound.mode is not InterceptionMode.NONE:
         found.append(ctx.get_or_none(virtual_inbound, inbound))
     found.extend(
@@ -128,7 +139,8 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
         own = passthrough._replace(match=Match(port=other), security=Security(mode, tls))
         listener.filter_chains.extend(_chains(own, Protocol.AUTO))
     for port in captured:
-        serving = _serving(ctx, port, Match(port=port.port), settings, Security(port.mtls, tls))
+        security = _security(ctx, port, inbound.certificates, tls)
+        serving = _serving(ctx, port, Match(port=port.port), settings, security)
         listener.filter_chains.extend(_chains(serving, port.protocol))
     listener.listener_filters.append(original_destination_filter())
     if inbound.mode is InterceptionMode.TPROXY:
@@ -151,17 +163,18 @@ def _server_tls(ctx: Ctx, certificates: CertificateSource) -> ServerTls | None:
     if certificates is CertificateSource.NONE:
         return None
     settings = ctx.get(mesh_config, None).mesh_mtls
-    return ServerTls(certificates, ctx.get(trust_domains, None), settings)
+    return ServerTls(certificates, ctx.get(accepted_domains, None), settings)
 
 
 def _tls_inspectors(
     inbound: Inbound, captured: list[InboundPort]
 ) -> list[components_pb2.ListenerFilter]:
     """Return what looks for TLS: only where chains ask, elsewhere the workload reads it (LS-13)."""
+    own = {port.port for port in captured if port.ends_own_tls}
     if inbound.certificates is CertificateSource.NONE:
-        return []
+        return [tls_inspector(only_on=sorted(own))] if own else []
     modes = dict(inbound.other_ports) | {port.port: port.mtls for port in captured}
-    plain = [port for port, mode in modes.items() if mode is MtlsMode.DISABLE]
+    plain = [port for port, mode in modes.items() if mode is MtlsMode.DISABLE and port not in own]
     if inbound.mtls is not MtlsMode.DISABLE:
         return [tls_inspector(disabled_on=plain)]
     looked_at = modes.keys() - plain
@@ -187,6 +200,38 @@ def _report_closed(ctx: Ctx, inbound: Inbound) -> None:
     )
 
 
+def _report_unused(ctx: Ctx, inbound: Inbound) -> None:
+    for port in inbound.ports:
+        if port.tls is None or port.ends_own_tls:
+            continue
+        ctx.report(
+            Finding(
+                Severity.WARNING,
+                "IngressTlsUnused",
+                port.source.ref.at(f"{port.source.ref.path}.tls"),
+                f"Callers of port {port.port} may use mutual TLS of the mesh, so nothing else is "
+                "taken there, and the certificates of its tls are not shown.",
+                "Set the port's mode to DISABLE in portLevelMtls of a PeerAuthentication.",
+            )
+        )
+
+
+def _security(
+    ctx: Ctx, port: InboundPort, certificates: CertificateSource, tls: ServerTls | None
+) -> Security:
+    """Return how callers of a port are authenticated; closed where its TLS cannot be had."""
+    if port.tls is None or not port.ends_own_tls:
+        return Security(port.mtls, tls)
+    terms = Terms(certificates, ctx.get(mesh_config, None).tls_defaults, port.protocol.is_http)
+    try:
+        return Security(port.mtls, tls, own_tls_socket(port.tls, terms))
+    except TlsUnavailable as unavailable:
+        ref = port.source.ref.at(f"{port.source.ref.path}.tls")
+        message = f"Port {port.port} is closed. {unavailable}"
+        ctx.report(Finding(Severity.ERROR, "TlsUnavailable", ref, message, unavailable.remedy))
+        return _CLOSED
+
+
 class BoundKey(NamedTuple):
     """A port with a listener of its own."""
 
@@ -204,12 +249,13 @@ def bound_inbound(ctx: Ctx, key: BoundKey) -> Resource:
     listener.traffic_direction = base_pb2.INBOUND
     listener.continue_on_listener_filters_timeout = True
     normalization = ctx.get(mesh_config, None).path_normalization.normalization
-    security = Security(port.mtls, _server_tls(ctx, key.certificates))
+    security = _security(ctx, port, key.certificates, _server_tls(ctx, key.certificates))
     logging = ctx.get(access_logging, None)
     settings = HttpSettings(key.settings, normalization, logging)
     serving = _serving(ctx, port, Match(), settings, security)
     listener.filter_chains.extend(_chains(serving, port.protocol))
-    if security.tls is not None and security.mode is not MtlsMode.DISABLE:
+    is_mutual = security.tls is not None and security.mode is not MtlsMode.DISABLE
+    if is_mutual or security.own is not None:
         listener.listener_filters.append(tls_inspector())
     if port.protocol is Protocol.AUTO:
         listener.listener_filters.append(http_inspector())
@@ -235,7 +281,9 @@ def _serving(
 
 
 def _chains(serving: Serving, protocol: Protocol) -> list[components_pb2.FilterChain]:
-    mode, tls = serving.security
+    mode, tls, own = serving.security
+    if own is not None:
+        return [_chain(serving, Row(is_http=protocol.is_http, transport=TLS, ends_tls=True))]
     if mode is MtlsMode.STRICT and tls is None:
         return [_closed_chain(serving)]
     rows = chain_rows(mode, protocol, accepts_http10=serving.http.own.accepts_http10)
@@ -248,8 +296,11 @@ def _chain(serving: Serving, row: Row) -> components_pb2.FilterChain:
     is_mongo = serving.port is not None and serving.port.protocol is Protocol.MONGO
     if is_mongo and (row.ends_tls or row.transport != TLS):
         chain.filters.insert(0, mongo_filter(serving.tcp_stat_prefix))
-    if row.ends_tls and serving.security.tls is not None:
-        chain.transport_socket.CopyFrom(server_socket(serving.security.tls))
+    _, tls, own = serving.security
+    if row.ends_tls and own is not None:
+        chain.transport_socket.CopyFrom(own)
+    elif row.ends_tls and tls is not None:
+        chain.transport_socket.CopyFrom(server_socket(tls))
     return chain
 
 
@@ -262,7 +313,9 @@ def _closed_chain(serving: Serving) -> components_pb2.FilterChain:
 
 
 def _http_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
-    manager = inbound_connection(serving.stat_prefix, _inline_routes(serving), serving.http)
+    is_own_tls = serving.security.own is not None
+    routes = _inline_routes(serving)
+    manager = inbound_connection(serving.stat_prefix, routes, serving.http, is_own_tls=is_own_tls)
     return filter_chain(
         match, http_filter(manager), name=serving.names[0], metadata=_described(serving)
     )

@@ -25,6 +25,7 @@ from pilothouse.translators.envoy.endpoints import (
     AssignmentView,
     load_assignment_for,
 )
+from pilothouse.translators.envoy.file_secrets import file_secret, files_of
 from pilothouse.translators.envoy.listeners_inbound import inbound_listeners
 from pilothouse.translators.envoy.listeners_outbound import outbound_listeners
 from pilothouse.translators.envoy.route_configurations import route_configuration
@@ -75,6 +76,9 @@ def named(type_url: str, proxies: ProxyClass, name: str) -> Root | None:
     if type_url == RDS:
         return Root(route_configuration, RouteQuestion(RouteView.of(proxies.view), name))
     if type_url == SDS:
+        files = files_of(name)
+        if files is not None:
+            return Root(file_secret, files)
         return Root(secret_for, SecretQuestion(proxies.reader, name))
     return None
 

@@ -139,7 +139,7 @@ def test_what_to_trust_needs_no_role() -> None:
         ("kubernetes://mine", proxy(identity=None), ("SecretRefused", "")),
         ("ROOTCA", proxy(identity=None), ("SecretRefused", "")),
         ("sds://mine", proxy(), ("SecretRefused", "sds://mine")),
-        ("file-cert:/a~/b", proxy(), ("SecretRefused", "file-cert:/a~/b")),
+        ("file-cert:/a", proxy(), ("SecretRefused", "file-cert:/a")),
         (
             "default",
             proxy(certificates=CertificateSource.AGENT),
