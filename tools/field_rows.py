@@ -105,6 +105,7 @@ _WORKLOADS: Final = {
     "outbound_traffic_policy=SC-11 inbound_connection_pool=SC-10",
     "IngressListener": "port=SC-06 bind=SC-07 capture_mode=SC-07 default_endpoint=SC-08 tls=SC-09 "
     "connection_pool=SC-10",
+    "IngressTls": "*=SC-09",
     "EgressListener": "hosts=SC-02 port=SC-03 bind=SC-03 capture_mode=SC-05",
     "SidecarPort": "*=SC-06",
     "OutboundTrafficPolicy": "mode=SC-11 egress_proxy=SC-12",
@@ -140,6 +141,7 @@ _MESH: Final = {
     "MeshInboundTrafficPolicy": "*=MC-06",
     "PathNormalization": "*=MC-18",
     "MeshTls": "*=MC-20",
+    "CertificateData": "trust_domains=S-PA-8 *=MC-29",
     "DefaultTrafficPolicy": "*=DR-63",
     "ServiceSettings": "*=MC-16",
     "ServiceSettingsFlags": "*=MC-16",

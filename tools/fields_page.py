@@ -114,9 +114,17 @@ def _reachable(root: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
         if message in found or message not in LEDGER:
             continue
         found[message] = None
-        inner = [struct_within(field.type) for field in _described(message).fields]
-        waiting.extend(each for each in inner if each is not None)
+        for field in _described(message).fields:
+            inner = struct_within(field.type)
+            has_effect = LEDGER[message][field.name].outcome is not Outcome.NO_EFFECT
+            # What has no effect here, and elsewhere has, is shown there.
+            if inner is not None and (has_effect or not _has_effect(inner)):
+                waiting.append(inner)
     return list(found)
+
+
+def _has_effect(message: type[msgspec.Struct]) -> bool:
+    return any(fate.outcome is not Outcome.NO_EFFECT for fate in LEDGER[message].values())
 
 
 def _summary(messages: list[type[msgspec.Struct]]) -> str:

@@ -2,8 +2,10 @@
 
 import asyncio
 import shutil
+import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -170,15 +172,14 @@ class Client:
 
     async def has_no_plain_text(self, port: int) -> bool:
         """Tell whether what is not TLS has no answer of the program."""
-        reader, writer = await asyncio.open_connection(ADDRESS, port)
-        writer.write(REQUEST)
         try:
+            reader, writer = await asyncio.open_connection(ADDRESS, port)
+            writer.write(REQUEST)
             async with asyncio.timeout(10):
                 answer = await reader.read()
         except ConnectionError:
             return True
-        finally:
-            writer.transport.abort()
+        writer.transport.abort()
         return answer == b""
 
 
@@ -197,7 +198,26 @@ class Ground:
     client: Client
 
 
-@pytest.fixture(params=["ads", "none"])
+@asynccontextmanager
+async def agent(place: Workplace) -> AsyncIterator[Path]:
+    """Run our agent beside the workload; yield the socket it serves."""
+    path = place.folder / "sds"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "pilothouse", "agent", "--control-plane", place.target, "--name", "web-1"),
+        *("--token-file", str(place.token_file("web")), "--sds-socket", str(path)),
+        *("--root-cert-file", str(place.root_file)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield path
+    finally:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            await process.wait()
+
+
+@pytest.fixture(params=["ads", "none", "agent"])
 async def ground(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Ground]:
     """One workload behind TLS of its own, with certificates of the mesh and without."""
     (folder / "own.crt").write_bytes(OWN.chain)
@@ -209,7 +229,9 @@ async def ground(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[
         config = (sidecar(folder, ports, http, tcp), policy("DISABLE"))
         place = await stack.enter_async_context(workplace(folder, *config))
         await place.write_token("web")
-        options = ("--certificates", request.param)
+        options = ["--certificates", request.param]
+        if request.param == "agent":
+            options += ["--sds-socket", str(await stack.enter_async_context(agent(place)))]
         envoy = await stack.enter_async_context(place.envoy("web", *options))
         await envoy.wait_ready()
         yield Ground(place, envoy, ports, Client(folder))

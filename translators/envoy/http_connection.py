@@ -91,8 +91,7 @@ def inbound_connection(
     Where the TLS is not the mesh's, what a client writes of certificates is not passed on.
     """
     manager = _common(stat_prefix, settings, server_name="istio-envoy")
-    default = "SANITIZE_SET" if is_own_tls else "APPEND_FORWARD"
-    _describe_client(manager, settings.own.headers, default)
+    _describe_client(manager, settings.own.headers, is_own_tls=is_own_tls)
     manager.route_config.CopyFrom(routes)
     manager.http_filters.extend(_inbound_filters(is_quiet=_is_quiet(settings.own.headers)))
     return manager
@@ -142,12 +141,12 @@ def _apply_headers(
 
 
 def _describe_client(
-    manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeaders | None, default: str
+    manager: hcm_pb2.HttpConnectionManager, headers: ProxyHeaders | None, *, is_own_tls: bool
 ) -> None:
     """Say what x-forwarded-client-cert tells the workload (PC-05)."""
     wanted = headers.forwarded_client_cert if headers else "UNDEFINED"
     if wanted == "UNDEFINED":
-        wanted = default
+        wanted = "SANITIZE_SET" if is_own_tls else "APPEND_FORWARD"
     manager.forward_client_cert_details = cast(
         "hcm_pb2.HttpConnectionManager.ForwardClientCertDetails",
         hcm_pb2.HttpConnectionManager.ForwardClientCertDetails.Value(wanted),
