@@ -146,6 +146,28 @@ async def test_the_mesh_says_how_old_tls_may_be(
     await ground.mesh.control.delete("mesh.yaml")
 
 
+PARTNER = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "caCertificates: [{trustDomains: [partner.example]}]"}
+"""
+
+
+async def test_the_mesh_says_which_other_trust_domains_may_call(ground: Ground) -> None:
+    """S-PA-8: roots alone do not let a trust domain in, `caCertificates[].trustDomains` does."""
+    await ground.apply_mode("STRICT")
+    other = ground.certificate("outsider", "partner.example")
+    for is_named in (False, True):
+        if is_named:
+            await ground.mesh.apply(PARTNER, "mesh.yaml")
+        answer, _ = await openssl(
+            ground, ADDRESSES["declared"], TCP_PORT, other, ["istio"], b"who\n"
+        )
+        assert answer == (b"declared\n" if is_named else b"")
+    await ground.mesh.control.delete("mesh.yaml")
+
+
 async def test_nobody_says_in_a_header_who_they_are(ground: Ground) -> None:
     """LS-15: what a plain client puts there is gone; what a certificate says stands last."""
     await ground.apply_mode("PERMISSIVE")
