@@ -107,6 +107,7 @@ class RotationRun:
 
     def _refuse(self, reason: str) -> None:
         self._refused = reason
+        self._looked_at = float("-inf")  # whoever asked waits for the answer
         log.warning("rotation.request_refused", reason=reason)
 
     def _has_to_begin(self) -> bool:
