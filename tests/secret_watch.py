@@ -15,7 +15,7 @@ _PATTERNS: Final = {
     "a private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY"),
     # PKCS #8 of a P-256 key, SEC 1 of one, PKCS #8 of RSA: how their base64 begins
     "the inside of a private key": re.compile(
-        rb"MIGHAgEAMBMGByqGSM49|MHcCAQEEI|MII[A-Za-z0-9+/]{2}[A-Z]IBADANBg"
+        rb"MIGHAgEAMBMGByqGSM49|MHcCAQEEI|MII[A-Za-z0-9+/]{3}IBADANBg"
     ),
     "a token": re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}"),
 }  # fmt: skip
