@@ -59,6 +59,4 @@ def test_every_field_is_read_in_both_versions(version: str) -> None:
 def test_what_breaks_a_rule_is_refused(spec: dict[str, Any], path: str) -> None:
     decoded = policy(spec)
     assert decoded.object is None
-    assert {(each.severity, each.ref.path) for each in decoded.findings} == {
-        (Severity.ERROR, path)
-    }
+    assert {(each.severity, each.ref.path) for each in decoded.findings} == {(Severity.ERROR, path)}
