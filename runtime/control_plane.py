@@ -152,8 +152,7 @@ class ControlPlane:
         Raises: MeshError: It cannot start; or an ExceptionGroup if a part failed while running.
         """
         try:
-            ports = await self._listen()
-            await self._load()
+            ports = await self._start()
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(self.cycle.run(), name="commit"),
@@ -187,6 +186,24 @@ class ControlPlane:
             await self._close()
 
     # -- start and end ----------------------------------------------------------------------------
+
+    async def _start(self) -> BoundPorts:
+        """Read the config while the processes of the secure port come up; then commit it."""
+        listening = asyncio.create_task(self._listen(), name="listen")
+        started = time.monotonic()
+        try:
+            with memory.without_collections():
+                # In a thread, so that what the other processes say is heard meanwhile.
+                changes = await asyncio.to_thread(self.store.scan)
+                ports = await listening
+                await self._commit_first(changes)
+        except BaseException:
+            # What has begun to listen is closed properly only once it has begun.
+            await asyncio.gather(listening, return_exceptions=True)
+            raise
+        seconds = time.monotonic() - started
+        log.info("config.loaded", objects=len(changes), seconds=round(seconds, 3))
+        return ports
 
     async def _listen(self) -> BoundPorts:
         settings = self.settings
@@ -252,15 +269,10 @@ class ControlPlane:
         self.cycle.offer(authority.rows())
         return authority
 
-    async def _load(self) -> None:
-        started = time.monotonic()
-        with memory.without_collections():
-            changes = self.store.scan()
-            self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
-            self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
-            await self.cycle.commit_now()
-        seconds = time.monotonic() - started
-        log.info("config.loaded", objects=len(changes), seconds=round(seconds, 3))
+    async def _commit_first(self, changes: list[Change]) -> None:
+        self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
+        self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
+        await self.cycle.commit_now()
 
     async def _close(self) -> None:
         self.inspection.is_closing = True

@@ -220,6 +220,14 @@ _STATUS: Final[Mapping[EndReason, grpc.StatusCode]] = {
 }
 
 
+_CLOSED: Final = (
+    grpc.RpcError,
+    grpc.aio.UsageError,
+    grpc.aio.InternalError,  # the client went while the first message was being written
+    asyncio.InvalidStateError,
+)
+
+
 class GrpcTransport:
     """A stream carried by grpc.aio; `send` returns when the bytes have passed flow control."""
 
@@ -258,7 +266,7 @@ class GrpcTransport:
         """
         try:
             await self._context.write(data)
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        except _CLOSED as error:
             raise ConnectionError("the stream is closed") from error
 
 
