@@ -257,7 +257,10 @@ async def test_a_stampede_is_let_in_at_a_rate():
         async with grpc.aio.insecure_channel(here.address) as channel:
             answers = await asyncio.gather(*(first_answer(channel) for _ in range(8)))
     assert answers.count(True) >= 2
-    assert set(answers) == {True, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    refused = set(answers) - {True}
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED in refused
+    # The client's own word for a stream that ended while it was writing.
+    assert refused <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL}
 
 
 async def test_streams_that_say_nothing_are_limited():
