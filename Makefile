@@ -27,10 +27,10 @@ $(STAMP): pyproject.toml $(wildcard tools/*.py) $(shell find tools/proto -name '
 demo: setup ## control plane and a small mesh of real Envoys, with live traffic
 	$(BIN)/pilothouse demo
 
-# Four processes, as most tests wait most of the time; tests that share something costly, or the
+# Three processes, as most tests wait most of the time; tests that share something costly, or the
 # same addresses, carry the same xdist_group mark.
 test: setup ## the whole test suite
-	$(BIN)/pytest -q -n 4 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check .

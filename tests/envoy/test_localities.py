@@ -43,7 +43,7 @@ spec:
 """
 EJECTION = """
     outlierDetection:
-      {consecutive5xxErrors: 1, interval: 0.2s, baseEjectionTime: 1s, maxEjectionPercent: 100}
+      {consecutive5xxErrors: 1, interval: 0.2s, baseEjectionTime: 3s, maxEjectionPercent: 100}
 """
 
 
@@ -80,6 +80,12 @@ async def answers(mesh: LiveMesh, count: int, path: str = "/") -> Counter[str]:
     return Counter(reply.by if reply.status == 200 else str(reply.status) for reply in replies)
 
 
+async def is_ejected(mesh: LiveMesh) -> bool:
+    """Tell whether the client's Envoy has ejected an endpoint of the web service."""
+    active = await mesh.workloads["client"].envoy.stats("outlier_detection.ejections_active")
+    return sum(active.values()) == 1
+
+
 async def all_from(mesh: LiveMesh, *names: str) -> None:
     """Wait until these programs, and no others, answer."""
 
@@ -104,6 +110,8 @@ async def test_ejected_endpoints_fail_over_and_back(mesh: LiveMesh) -> None:
         await mesh.workloads["client"].request(url)
         assert (await mesh.workloads["client"].request(url)).by == name
     assert await answers(mesh, 1, "/flaky/once/1") == {"503": 1}, "a failure is not retried"
+    # Envoy's main thread ejects, after the answer has been passed on.
+    await eventually(lambda: is_ejected(mesh))
     assert await answers(mesh, 5) == {"next": 5}
     await all_from(mesh, "near")
 
