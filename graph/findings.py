@@ -42,6 +42,10 @@ class ConfigRef:
         """Return the same object with a field path; the line is no longer known."""
         return replace(self, path=path, line=0)
 
+    def within(self, path: str) -> "ConfigRef":
+        """Return the same object with a field path below this one."""
+        return self.at(f"{self.path}.{path}" if self.path else path)
+
     @property
     def object_name(self) -> str:
         """``namespace/name``, or the name alone for an object without a namespace."""

@@ -15,7 +15,7 @@ from pilothouse.api.destination_rule import ConsistentHash
 from pilothouse.api.duration import Duration
 from pilothouse.api.meta import ObjectMeta
 from pilothouse.api.virtual_service import Destination, VirtualService, VirtualServiceSpec
-from pilothouse.graph.findings import Finding
+from pilothouse.graph.findings import ConfigRef, Finding
 from pilothouse.model.delegation import Rule
 from pilothouse.model.names import ClusterName
 from pilothouse.translators.envoy.routes import RouteContext, RouteTarget, virtual_service_routes
@@ -44,7 +44,7 @@ def virtual_service(*rules: Mapping[str, Any], name: str = "reviews") -> Virtual
 def context(hashes: Mapping[str, ConsistentHash] | None = None, **changes: Any) -> RouteContext:
     """Return a context that resolves each host to itself, on port 80 or the one asked for."""
 
-    def target(destination: Destination) -> RouteTarget:
+    def target(destination: Destination, _ref: ConfigRef) -> RouteTarget:
         port = destination.port.number if destination.port else 80
         name = ClusterName(port, destination.subset, destination.host)
         return RouteTarget(cluster=str(name), hash_policy=(hashes or {}).get(destination.host))

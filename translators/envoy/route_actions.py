@@ -61,7 +61,7 @@ def set_action(
     else:
         destinations = live_destinations(rule)
         if destinations:
-            _forward(route, rule, destinations, changes.authority, context)
+            _forward(route, rule, destinations, changes.authority, context, ref)
         else:
             report(_no_destination(ref))
             route.direct_response.status = NO_DESTINATION_STATUS
@@ -94,6 +94,7 @@ def _forward(
     destinations: tuple[HttpRouteDestination, ...],
     authority: str,
     context: RouteContext,
+    ref: ConfigRef,
 ) -> None:
     action = route.route
     disable_timeout(action)
@@ -105,8 +106,11 @@ def _forward(
     if authority:
         action.host_rewrite_literal = authority
     action.append_x_forwarded_host = context.forwards_host
-    action.request_mirror_policies.extend(mirror_policies(rule, context.target))
-    targets = [context.target(each.destination) for each in destinations]
+    action.request_mirror_policies.extend(mirror_policies(rule, ref, context.target))
+    targets = [
+        context.target(each.destination, ref.within(f"route[{rule.route.index(each)}].destination"))
+        for each in destinations
+    ]
     if len(destinations) == 1:
         _to_one(route, destinations[0], targets[0])
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse.api.destination_rule import ConsistentHash
 from pilothouse.api.virtual_service import Destination, HttpRetry
-from pilothouse.graph.findings import Finding
+from pilothouse.graph.findings import ConfigRef, Finding
 from pilothouse.model.delegation import Rule
 
 Report = Callable[[Finding], None]
@@ -28,6 +28,10 @@ class RouteTarget:
     offer: str = ""
 
 
+Resolve = Callable[[Destination, ConfigRef], RouteTarget]
+"""Turns a destination and where it is written into what it is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteContext:
     """
@@ -39,7 +43,7 @@ class RouteContext:
     """
 
     listener_port: int
-    target: Callable[[Destination], RouteTarget]
+    target: Resolve
     source_namespace: str
     source_labels: Mapping[str, str]
     gateway: str = "mesh"

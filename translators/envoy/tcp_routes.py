@@ -208,7 +208,11 @@ def _rule_chain(
 ) -> TcpChain:
     resolve = target_resolver(ctx, asked.scope, asked.labels, row, asked.port)
     clusters = tuple(
-        WeightedCluster(resolve(each.destination).cluster, each.weight) for each in destinations
+        WeightedCluster(
+            resolve(each.destination, row.meta.ref(f"{path}.route[{index}].destination")).cluster,
+            each.weight,
+        )
+        for index, each in enumerate(destinations)
     )
     if len(clusters) == 1:
         clusters = (clusters[0]._replace(weight=1),)

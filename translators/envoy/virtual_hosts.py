@@ -5,7 +5,6 @@ Shared by every client for whom the key says the same; a host that no VirtualSer
 not depend on the client's scope at all.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
@@ -13,7 +12,7 @@ from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.virtual_service import Destination, VirtualService
 from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import Finding, Severity
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.delegation import Rule, http_rules
 from pilothouse.model.hosts import resolve_short_name
 from pilothouse.model.mesh import domain, mesh_config
@@ -38,6 +37,7 @@ from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.http_options import HttpUpstream
 from pilothouse.translators.envoy.mutual_tls import offered_by_request
 from pilothouse.translators.envoy.provenance import metadata
+from pilothouse.translators.envoy.route_context import Resolve
 from pilothouse.translators.envoy.routes import (
     RouteContext,
     RouteTarget,
@@ -142,7 +142,7 @@ def target_resolver(
     listener_port: int,
     *,
     tells_protocol: bool = False,
-) -> Callable[[Destination], RouteTarget]:
+) -> Resolve:
     """
     Return what turns a VirtualService's destinations into clusters (VS-19).
 
@@ -151,11 +151,11 @@ def target_resolver(
     """
     suffix = ctx.get(domain, None)
 
-    def resolve(destination: Destination) -> RouteTarget:
+    def resolve(destination: Destination, ref: ConfigRef) -> RouteTarget:
         host = resolve_short_name(destination.host, row.meta.namespace, suffix)
         owner = ctx.get(service_for_host, HostQuestion(scope, host))
         if owner is None:
-            ctx.report(_unknown_host(row, host))
+            ctx.report(_unknown_host(ref, host))
         number = destination.port.number if destination.port else 0
         if not number:
             number = owner.ports[0].number if owner and len(owner.ports) == 1 else listener_port
@@ -169,7 +169,7 @@ def target_resolver(
         if destination.subset and not any(
             subset.name == destination.subset for subset in (rule.subsets if rule else ())
         ):
-            ctx.report(_unknown_subset(row, host, destination.subset))
+            ctx.report(_unknown_subset(ref, host, destination.subset))
         balancer = policy_for(rule, number, destination.subset).load_balancer
         return RouteTarget(
             cluster=str(name),
@@ -194,22 +194,22 @@ def _offer(ctx: Ctx, owner: Service | None, name: ClusterName, rule: MergedRule 
     return offered_by_request(HttpUpstream(port.protocol, policy.connection_pool, upgrades))
 
 
-def _unknown_host(row: VirtualService, host: str) -> Finding:
+def _unknown_host(ref: ConfigRef, host: str) -> Finding:
     return Finding(
         Severity.WARNING,
         "UnknownHost",
-        row.meta.ref("spec"),
+        ref.within("host"),
         f"Destination {host} is no service that clients of this route can see; requests to it "
         "get 503.",
         "Check the spelling and namespace, or export the service.",
     )
 
 
-def _unknown_subset(row: VirtualService, host: str, subset: str) -> Finding:
+def _unknown_subset(ref: ConfigRef, host: str, subset: str) -> Finding:
     return Finding(
         Severity.WARNING,
         "UnknownSubset",
-        row.meta.ref("spec"),
+        ref.within("subset"),
         f"No DestinationRule for {host} declares subset {subset!r}; requests to it get 503.",
         "Declare the subset in a DestinationRule that the client's namespace can see.",
     )
