@@ -214,10 +214,24 @@ class Pod(KubernetesStruct, frozen=True):
     status: PodStatus = PodStatus()
 
 
+class NodeAddress(KubernetesStruct, frozen=True):
+    """An address of a node; `type` is ExternalIP where it is reached from elsewhere."""
+
+    type: str = ""
+    address: str = ""
+
+
+class NodeStatus(KubernetesStruct, frozen=True):
+    """The part of a Node's status we read: the rest is written every few seconds."""
+
+    addresses: tuple[NodeAddress, ...] = ()
+
+
 class Node(KubernetesStruct, frozen=True):
-    """A Node: its labels carry the locality."""
+    """A Node: its labels carry the locality, its addresses lead to node ports."""
 
     meta: ObjectMeta
+    status: NodeStatus = NodeStatus()
 
 
 class ServiceAccount(KubernetesStruct, frozen=True):

@@ -24,7 +24,7 @@ from pilothouse.model.authentication import (
 from pilothouse.model.endpoint_policy import Client, labels_read
 from pilothouse.model.endpoints import EndpointsKey
 from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
-from pilothouse.model.networks import Reach, network_gateways
+from pilothouse.model.networks import Reach, has_gateways
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import (
@@ -235,7 +235,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
 
 def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
     reads = ctx.get(labels_read, None)
-    has_networks = bool(ctx.get(network_gateways, None)) or bool(proxy.networks)
+    has_networks = ctx.get(has_gateways, None) or bool(proxy.networks)
     own = _own_service(ctx, proxy)
     if not reads and not has_networks:
         return EndpointView(own=own) if own else NOWHERE

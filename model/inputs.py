@@ -36,8 +36,9 @@ from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
 from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
 from pilothouse.model.mode_change import FormerPolicy, ModeChange
+from pilothouse.model.resolved_names import ResolvedName
 from pilothouse.model.topology_labels import NETWORK_LABEL
-from pilothouse.model.trust import TrustBundle
+from pilothouse.model.trust import FetchedBundle, TrustBundle
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 THE_MESH: Final = ObjectKey("", "mesh")
@@ -152,10 +153,14 @@ MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
 MESH_NETWORKS: Final = Table[ObjectKey, MeshNetworks]("MeshNetworks")
 TRUST_BUNDLE: Final = Table[ObjectKey, TrustBundle]("TrustBundle")
 """One row, under THE_MESH, if this control plane has a certificate authority."""
+FETCHED_BUNDLES: Final = Table[str, FetchedBundle]("FetchedBundle")
+"""By the URL that the mesh config gives; for URLs that have been asked."""
 WORKLOAD_CERTIFICATES: Final = Table[str, WorkloadCertificate]("WorkloadCertificate")
 """By the text of the identity; for proxies that have their certificates from this server."""
 CLOCK: Final = Table[ObjectKey, Clock]("Clock")
 """One row, under THE_MESH; without it nothing is known to have ended."""
+RESOLVED_NAMES: Final = Table[str, ResolvedName]("ResolvedName")
+"""By the name in lower case, without a dot at its end; no row: nobody has looked yet."""
 NAMESPACES: Final = Table[ObjectKey, Namespace](
     "Namespace", {"client_reads": client_reads.of_annotated}
 )
@@ -240,8 +245,9 @@ TABLES: Final[Mapping[str, Table[Any, Any]]] = {
         PODS, NODES,
         SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
         VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS,
-        FORMER_PEER_AUTHENTICATIONS, MODE_CHANGE, TRUST_BUNDLE,
+        FORMER_PEER_AUTHENTICATIONS, MODE_CHANGE, TRUST_BUNDLE, FETCHED_BUNDLES,
         WORKLOAD_CERTIFICATES, CLOCK, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
+        RESOLVED_NAMES,
     )
 }  # fmt: skip
 """Kind name -> table. Kinds that are held but not translated have none."""

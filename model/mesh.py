@@ -1,8 +1,9 @@
 """The settings of the mesh as a whole."""
 
 from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.mesh_networks import MeshNetworks
 from pilothouse.graph.core import Ctx, query
-from pilothouse.model.inputs import DOMAIN, MESH_CONFIG, THE_MESH, MeshDomain
+from pilothouse.model.inputs import DOMAIN, MESH_CONFIG, MESH_NETWORKS, THE_MESH, MeshDomain
 
 
 @query
@@ -15,3 +16,9 @@ def mesh_config(ctx: Ctx, _key: None) -> MeshConfig:
 def domain(ctx: Ctx, _key: None) -> str:
     """Return the DNS domain of Kubernetes services, such as ``cluster.local``."""
     return (ctx.row(DOMAIN, THE_MESH) or MeshDomain()).domain
+
+
+@query
+def mesh_networks(ctx: Ctx, _key: None) -> MeshNetworks:
+    """Return the networks the mesh was told of; none in a mesh of one network (2.11)."""
+    return ctx.row(MESH_NETWORKS, THE_MESH) or MeshNetworks()

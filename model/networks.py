@@ -2,7 +2,8 @@
 Networks: which one an address is in, and the gateways through which the others are reached.
 
 A mesh of one network has no gateways, and then nothing here costs anything. Rows MN-01 to MN-06 of
-traffic.md; what a client is told of endpoints elsewhere is 3.12.
+traffic.md; what a client is told of endpoints elsewhere is 3.12. Names of gateways are looked up by
+the runtime: here is what was found (ADR 23).
 """
 
 import math
@@ -11,21 +12,18 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
-from pilothouse.api.kubernetes_core import Service
-from pilothouse.api.mesh_networks import MeshNetworks
-from pilothouse.api.meta import ObjectKey
 from pilothouse.api.names import is_address
 from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.endpoint import Endpoint, Health
-from pilothouse.model.inputs import MESH_NETWORKS, SERVICES, THE_MESH
-from pilothouse.model.mesh import domain
+from pilothouse.model.inputs import RESOLVED_NAMES
+from pilothouse.model.mesh import mesh_networks
+from pilothouse.model.network_gateways import DeclaredGateway, declared_gateways
 from pilothouse.model.proxies import Locality
+from pilothouse.model.resolved_names import ResolvedName
 from pilothouse.model.topology import default_network
-from pilothouse.model.topology_labels import CLUSTER_LABEL, LOCAL_CLUSTER, NETWORK_LABEL
+from pilothouse.model.topology_labels import CLUSTER_LABEL, LOCAL_CLUSTER
 
-GATEWAY_PORT_LABEL: Final = "networking.istio.io/gatewayPort"
-DEFAULT_GATEWAY_PORT: Final = 15443
 _MOST: Final = 2**32 - 1
 """The largest weight Envoy knows."""
 
@@ -45,14 +43,17 @@ class NetworkGateways:
     All gateways, by network, address and port.
 
     Weights are multiplied by `scale`, so that each divides among the gateways of any network.
+    `unreached` are networks whose gateways have names only that lead nowhere so far: to call
+    their workloads directly would be to call whoever has the same addresses here.
     """
 
     every: tuple[NetworkGateway, ...]
     scale: int
+    unreached: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Tell whether the mesh has more than one network as far as clients are concerned."""
-        return bool(self.every)
+        return bool(self.every or self.unreached)
 
     def into(self, network: str, cluster: str) -> tuple[NetworkGateway, ...]:
         """Return the gateways of a network, those of the cluster alone if it has any."""
@@ -82,12 +83,6 @@ class Reach(NamedTuple):
     def connects_to(self, gateway: NetworkGateway) -> bool:
         """Tell whether the client has an address of the gateway's family."""
         return self.ipv6 if ":" in gateway.address else self.ipv4
-
-
-@query
-def mesh_networks(ctx: Ctx, _key: None) -> MeshNetworks:
-    """Return the networks the mesh was told of."""
-    return ctx.row(MESH_NETWORKS, THE_MESH) or MeshNetworks()
 
 
 @query
@@ -133,67 +128,43 @@ def network_at(ctx: Ctx, address: str) -> str:
 
 @query
 def network_gateways(ctx: Ctx, _key: None) -> NetworkGateways:
-    """Return the gateways of all networks (MN-02, MN-03, MN-05)."""
-    config = ctx.get(mesh_networks, None)
+    """Return the gateways of all networks, names among them as what they lead to (MN-03)."""
     found: set[NetworkGateway] = set()
-    for name, network in config.networks.items():
-        is_ours = any(each.from_registry == LOCAL_CLUSTER for each in network.endpoints)
-        for index, gateway in enumerate(network.gateways):
-            if is_address(gateway.address):
-                found.add(NetworkGateway(name, gateway.address, gateway.port))
-            elif gateway.registry_service_name and is_ours:
-                path = f"networks.{name}.gateways[{index}].registryServiceName"
-                host = gateway.registry_service_name
-                found.update(_of_service(ctx, name, host, gateway.port, path))
-    for row in ctx.where(SERVICES, "is_network_gateway", True):
-        found.update(_labelled(ctx, row))
+    named: set[str] = set()
+    for each in ctx.get(declared_gateways, None):
+        places: tuple[str, ...] = (each.place,)
+        if each.is_named:
+            named.add(each.network)
+            resolved = ctx.row(RESOLVED_NAMES, each.place) or ResolvedName()
+            places = resolved.addresses
+            if resolved.problem:
+                ctx.report(_unresolved(each, resolved))
+        found.update(NetworkGateway(each.network, at, each.port, each.cluster) for at in places)
     every = tuple(sorted(found))
     counts = [len([g for g in every if g.network == name]) for name in {g.network for g in every}]
     pairs = {(gateway.network, gateway.cluster) for gateway in every}
     counts.extend(len([g for g in every if (g.network, g.cluster) == pair]) for pair in pairs)
-    return NetworkGateways(every, math.lcm(*counts) if counts else 1)
+    unreached = frozenset(named - {gateway.network for gateway in every})
+    return NetworkGateways(every, math.lcm(*counts) if counts else 1, unreached)
 
 
-def _of_service(
-    ctx: Ctx, network: str, host: str, port: int, path: str
-) -> Iterator[NetworkGateway]:
-    name, _, namespace = host.removesuffix(f".svc.{ctx.get(domain, None)}").partition(".")
-    row = ctx.row(SERVICES, ObjectKey(namespace, name))
-    ref = ConfigRef("MeshNetworks", "", "mesh", path)
-    if row is None:
-        ctx.report(_useless(ref, f"There is no Service {host}", "Name the Service by its host."))
-        return
-    yield from _at_addresses(ctx, row, network, port, ref)
+@query
+def has_gateways(ctx: Ctx, _key: None) -> bool:
+    """Tell whether some network has gateways, so that other changes of these stop here."""
+    return bool(ctx.get(network_gateways, None))
 
 
-def _labelled(ctx: Ctx, row: Service) -> Iterator[NetworkGateway]:
-    text = row.meta.labels.get(GATEWAY_PORT_LABEL, "")
-    port = int(text) if text.isdigit() else DEFAULT_GATEWAY_PORT
-    ref = row.meta.ref(f"metadata.labels[{NETWORK_LABEL}]")
-    if not any(each.port == port for each in row.spec.ports):
-        problem = f"The Service has no port {port}"
-        ctx.report(_useless(ref, problem, f"Add it, or name another by {GATEWAY_PORT_LABEL}."))
-        return
-    yield from _at_addresses(ctx, row, row.meta.labels[NETWORK_LABEL], port, ref)
-
-
-def _at_addresses(
-    ctx: Ctx, row: Service, network: str, port: int, ref: ConfigRef
-) -> Iterator[NetworkGateway]:
-    # Only addresses that are reached from outside of the cluster count (K8-09).
-    outer = [each.ip for each in row.status.load_balancer.ingress if each.ip]
-    addresses = tuple(dict.fromkeys((*outer, *row.spec.external_ips)))
-    if not addresses:
-        problem = f"Service {row.meta.namespace}/{row.meta.name} has no IP outside of its cluster"
-        remedy = "Wait for its load balancer, or set externalIPs."
-        ctx.report(_useless(ref, problem, remedy))
-    for address in addresses:
-        yield NetworkGateway(network, address, port, LOCAL_CLUSTER)
-
-
-def _useless(ref: ConfigRef, problem: str, remedy: str) -> Finding:
-    message = f"{problem}; its network is not reached through it."
-    return Finding(Severity.WARNING, "NetworkGatewayUnusable", ref, message, remedy)
+def _unresolved(gateway: DeclaredGateway, resolved: ResolvedName) -> Finding:
+    kept = ", ".join(resolved.addresses)
+    so = f"{kept} is still used" if kept else "nothing behind it is reached"
+    return Finding(
+        Severity.WARNING,
+        "GatewayNameUnresolved",
+        gateway.ref,
+        f"The gateway {gateway.place} of network {gateway.network} has no address now: "
+        f"{resolved.problem}; {so}.",
+        "Check the name and this server's resolver, or write the gateway's IP addresses.",
+    )
 
 
 def through_gateways(
@@ -211,7 +182,8 @@ def through_gateways(
         if not reach.knows(endpoint):
             continue
         ways = gateways.into(endpoint.network, endpoint.label(CLUSTER_LABEL))
-        if not ways or not endpoint.network or endpoint.network == reach.network:
+        is_open = not ways and endpoint.network not in gateways.unreached
+        if is_open or not endpoint.network or endpoint.network == reach.network:
             if endpoint.address:
                 weight = min(endpoint.weight * gateways.scale, _MOST)
                 yield replace(endpoint, weight=weight) if gateways.scale > 1 else endpoint

@@ -8,15 +8,25 @@ from hypothesis import strategies as st
 from pilothouse.api.decode import decode, decode_mesh_networks
 from pilothouse.graph.core import Ctx, Graph, query
 from pilothouse.model.endpoint import Endpoint, Health
-from pilothouse.model.inputs import MESH_NETWORKS, NAMESPACES, SERVICES, THE_MESH
+from pilothouse.model.inputs import (
+    MESH_NETWORKS,
+    NAMESPACES,
+    NODES,
+    RESOLVED_NAMES,
+    SERVICES,
+    THE_MESH,
+)
+from pilothouse.model.network_gateways import gateway_names
 from pilothouse.model.networks import (
     NetworkGateway,
     NetworkGateways,
     Reach,
+    has_gateways,
     network_at,
     network_gateways,
     through_gateways,
 )
+from pilothouse.model.resolved_names import ResolvedName
 from pilothouse.model.topology_labels import CLUSTER_LABEL
 
 ANYWHERE = Reach(network="here", ipv4=True, ipv6=True, crosses=True)
@@ -32,7 +42,7 @@ def graph_of(networks, *objects):
     graph = Graph()
     config = decode_mesh_networks({"networks": networks}).object
     rows = [(MESH_NETWORKS, THE_MESH, config)]
-    tables = {"Service": SERVICES, "Namespace": NAMESPACES}
+    tables = {"Service": SERVICES, "Namespace": NAMESPACES, "Node": NODES}
     for each in objects:
         row = decode(each).object
         rows.append((tables[each["kind"]], row.meta.key, row))
@@ -155,6 +165,116 @@ def test_gateways_that_lead_nowhere_are_told_of() -> None:
         ("NetworkGatewayUnusable", "Service", "portless"): 1,
         ("NetworkGatewayUnusable", "Service", "inner"): 1,
     }
+
+
+NAMED = {"far": {"gateways": [{"address": "GW.example.com.", "port": 443}]}}
+LATER = ResolvedName(("203.0.113.1",), "no such name")
+
+
+def look_up(graph, name, row):
+    """Say what a name leads to."""
+    graph.commit([(RESOLVED_NAMES, name, row)])
+
+
+def test_a_gateway_may_be_a_name() -> None:
+    """MN-03: it stands for what the name leads to, one gateway for each address."""
+    graph = graph_of(NAMED)
+    assert graph.value(gateway_names, None) == ("gw.example.com",)
+    look_up(graph, "gw.example.com", ResolvedName(("203.0.113.1", "203.0.113.2")))
+    found = graph.value(network_gateways, None)
+    assert found.every == (("far", "203.0.113.1", 443, ""), ("far", "203.0.113.2", 443, ""))
+    assert found.scale == 2
+    assert not graph.findings()
+
+
+def test_a_load_balancer_may_have_a_name() -> None:
+    """MN-02, MN-05: names of load balancers, of labelled Services and of those that are named."""
+    named = service("gw", ips=()) | {
+        "status": {"loadBalancer": {"ingress": [{"hostname": "A.elb.example"}]}}
+    }
+    both = service("ew", {"topology.istio.io/network": "west"}, ips=()) | {
+        "status": {
+            "loadBalancer": {"ingress": [{"hostname": "b.elb.example"}, {"ip": "198.51.100.7"}]}
+        }
+    }
+    host = "gw.istio-system.svc.cluster.local"
+    ours = {
+        "endpoints": [{"fromRegistry": "Kubernetes"}],
+        "gateways": [{"registryServiceName": host, "port": 15443}],
+    }
+    graph = graph_of({"ours": ours}, named, both)
+    assert graph.value(gateway_names, None) == ("a.elb.example", "b.elb.example")
+    look_up(graph, "a.elb.example", ResolvedName(("203.0.113.1",)))
+    assert graph.value(network_gateways, None).every == (
+        ("ours", "203.0.113.1", 15443, "Kubernetes"),
+        ("west", "198.51.100.7", 15443, "Kubernetes"),
+    )
+
+
+def test_a_name_that_leads_nowhere_is_told_of_and_keeps_what_it_had() -> None:
+    """MN-03: whoever is called by it, and why, is in the finding."""
+    graph = graph_of(NAMED)
+    look_up(graph, "gw.example.com", LATER)
+    assert graph.value(network_gateways, None).every == (("far", "203.0.113.1", 443, ""),)
+    [finding] = graph.findings()
+    assert finding.code == "GatewayNameUnresolved"
+    assert finding.ref.path == "networks.far.gateways[0].address"
+    assert "no such name; 203.0.113.1 is still used" in finding.message
+    look_up(graph, "gw.example.com", ResolvedName(("203.0.113.1",)))
+    graph.value(network_gateways, None)
+    assert not graph.findings()
+
+
+def test_behind_a_name_without_an_address_nobody_is_called() -> None:
+    """The same address may be somebody else's in the client's own network: fail closed."""
+    graph = graph_of(NAMED)
+    gateways = graph.value(network_gateways, None)
+    places = [endpoint("a", "far"), endpoint("b", "here"), endpoint("c", "other"), endpoint("d")]
+    found = through_gateways(places, gateways, ANYWHERE, crosses=True)
+    assert [each.address for each in found] == ["b", "c", "d"]
+
+
+def test_what_a_name_leads_to_stays_within_endpoints() -> None:
+    """MN-03: classes of proxies rest on whether there are gateways, not on where they are."""
+    graph = graph_of(NAMED)
+    graph.pin(has_gateways, None)
+    node = graph.fresh(has_gateways, None)
+    since = node.changed_at
+    look_up(graph, "gw.example.com", LATER)
+    assert graph.value(has_gateways, None) is True
+    look_up(graph, "gw.example.com", ResolvedName(("203.0.113.9",)))
+    assert graph.value(has_gateways, None) is True
+    assert node.changed_at == since
+
+
+def test_node_ports_are_ways_in() -> None:
+    """K8-09: at the external addresses of the nodes that the Service's annotation selects."""
+
+    def node(name, address, labels):
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "status": {
+                "addresses": [
+                    {"type": "InternalIP", "address": "10.0.0.1"},
+                    {"type": "ExternalIP", "address": address},
+                ]
+            },
+        }
+
+    ew = service("ew", {"topology.istio.io/network": "west"}, ips=())
+    ew["spec"] = {"type": "NodePort", "ports": [{"name": "tls", "port": 15443, "nodePort": 31443}]}
+    ew["metadata"]["annotations"] = {"traffic.istio.io/nodeSelector": '{"edge": "yes"}'}
+    nodes = [node("a", "192.0.2.1", {"edge": "yes"}), node("b", "192.0.2.2", {})]
+    found = graph_of({}, ew, *nodes).value(network_gateways, None)
+    assert found.every == (("west", "192.0.2.1", 31443, "Kubernetes"),)
+
+    ew["metadata"]["annotations"] = {"traffic.istio.io/nodeSelector": "edge=yes"}
+    graph = graph_of({}, ew, *nodes)
+    assert graph.value(network_gateways, None).every == ()
+    paths = {each.ref.path for each in graph.findings()}
+    assert "metadata.annotations[traffic.istio.io/nodeSelector]" in paths
 
 
 FAR = NetworkGateway("far", "203.0.113.1", 15443)
