@@ -8,10 +8,12 @@ ServiceEntry's own list. What a proxy sees of them is decided by `pilothouse.mod
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.endpoint import Endpoint, Health
 from pilothouse.model.entry_endpoints import entry_endpoints, selected_workloads
-from pilothouse.model.inputs import SERVICE_ENTRIES
+from pilothouse.model.inputs import ENDPOINT_SLICES, ENDPOINTS, SERVICE_ENTRIES
 from pilothouse.model.pod_endpoints import listed_endpoints, pod_at
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
 
@@ -38,6 +40,8 @@ def endpoints(ctx: Ctx, key: EndpointsKey) -> tuple[Endpoint, ...]:
         every = entry_endpoints(ctx, found, port)
     # What has no address is told apart by its workload: it is reached through a gateway.
     unique = {(e.address, e.port, "" if e.address else e.workload): e for e in every}
+    if not unique and found.is_kubernetes and found.selector and not _is_listed(ctx, found):
+        ctx.report(_unlisted(found))
     return tuple(unique[place] for place in sorted(unique))
 
 
@@ -47,3 +51,19 @@ def _kubernetes_endpoints(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endp
         yield from selected_workloads(ctx, owner, port)
         if owner.host in ctx.index_values(SERVICE_ENTRIES, "kubernetes_host"):
             yield from entry_endpoints(ctx, owner, port)
+
+
+def _is_listed(ctx: Ctx, owner: Service) -> bool:
+    key = ObjectKey(owner.namespace, owner.key.name)
+    return bool(ctx.where(ENDPOINT_SLICES, "service", key) or ctx.row(ENDPOINTS, key))
+
+
+def _unlisted(owner: Service) -> Finding:
+    # A cluster makes a slice for every such Service; files copied from one may lack them.
+    return Finding(
+        Severity.WARNING,
+        "NoEndpointSlice",
+        owner.source.at("spec.selector").ref,
+        f"No EndpointSlice lists endpoints of {owner.host}; requests to it get 503.",
+        "Add its EndpointSlices to the config (kubectl get endpointslices -o yaml).",
+    )

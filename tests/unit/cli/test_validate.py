@@ -97,6 +97,13 @@ kind: Service
 metadata: {name: reviews, namespace: default}
 spec: {clusterIP: 10.96.0.1, selector: {app: reviews}, ports: [{name: http, port: 80}]}
 ---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: reviews-x, namespace: default, labels: {kubernetes.io/service-name: reviews}}
+addressType: IPv4
+ports: [{name: http, port: 9080}]
+endpoints: [{addresses: [10.1.0.4]}]
+---
 apiVersion: v1
 kind: Pod
 metadata: {name: client, namespace: default, labels: {app: client}}
@@ -118,6 +125,15 @@ def test_what_clients_see_is_looked_at(run: CliRunner, tmp_path: Path) -> None:
     assert "2 files, 1 view: 0 errors, " in shown
 
 
+def test_a_service_copied_without_its_endpoints_is_told_of(run: CliRunner, tmp_path: Path) -> None:
+    """A cluster lists the endpoints of every Service with a selector; a copy may lack them."""
+    service, _, rest = WORLD.partition("---")
+    (tmp_path / "a.yaml").write_text(f"{service}---{rest.partition('---')[2]}")
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    (found,) = json.loads(done.output)
+    assert (found["code"], found["name"], found["line"]) == ("NoEndpointSlice", "reviews", 5)
+
+
 def test_objects_can_be_looked_at_alone(run: CliRunner, tmp_path: Path) -> None:
     """Without workloads there is nobody whose view would count, and one may ask for none."""
     (tmp_path / "b.yaml").write_text(LOST)
@@ -129,7 +145,7 @@ def test_objects_can_be_looked_at_alone(run: CliRunner, tmp_path: Path) -> None:
 
 def test_a_sidecar_alone_stands_for_a_view(run: CliRunner, tmp_path: Path) -> None:
     """Its workloads need not be in the files."""
-    world, _, _ = WORLD.partition("---")
+    world, _, _ = WORLD.rpartition("---")
     sidecar = """
 ---
 apiVersion: networking.istio.io/v1
