@@ -1,6 +1,7 @@
 """Rules across the fields of the mesh config."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from pilothouse.api import names
 from pilothouse.api.connection_check import (
@@ -10,9 +11,10 @@ from pilothouse.api.connection_check import (
     check_pool,
 )
 from pilothouse.api.locality_check import check_locality, check_zone_aware
-from pilothouse.api.mesh_config import MeshConfig, MeshTls
+from pilothouse.api.mesh_config import CertificateData, MeshConfig, MeshTls
 from pilothouse.api.problem import Problem, duration, export_to, port, warning
 from pilothouse.api.proxy_config import check_connection_settings, check_proxy_headers
+from pilothouse.api.root_certificates import BadRoots, bundle_url, read_roots
 from pilothouse.api.tls_names import CIPHERS, CURVES
 
 
@@ -72,6 +74,31 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         path = "defaultConfig.connectionSettings"
         yield from check_connection_settings(own.connection_settings, path)
     yield from _check_tls(config)
+    yield from chain.from_iterable(
+        _check_roots(data, f"caCertificates[{index}]")
+        for index, data in enumerate(config.ca_certificates)
+    )
+
+
+def _check_roots(data: CertificateData, path: str) -> Iterator[Problem]:
+    """What is wrong with added roots leaves them out and the rest of the settings in force."""
+    if data.pem and data.spiffe_bundle_url:
+        message = "Only one of pem and spiffeBundleUrl counts; it is pem."
+        yield warning(path, message, "Make two entries of it.")
+    if data.pem:
+        try:
+            read_roots(data.pem.encode())
+        except BadRoots as bad:
+            message = f"{bad} None of these roots is trusted."
+            remedy = "Put in certificates of authorities as PEM, and nothing else."
+            yield warning(f"{path}.pem", message, remedy, "RootsUnusable")
+    elif data.spiffe_bundle_url:
+        try:
+            bundle_url(data.spiffe_bundle_url)
+        except BadRoots as bad:
+            message = f"{bad} No root is fetched from there."
+            remedy = "Give the https URL of a SPIFFE bundle endpoint."
+            yield warning(f"{path}.spiffeBundleUrl", message, remedy, "RootsUnusable")
 
 
 def _check_tls(config: MeshConfig) -> Iterator[Problem]:

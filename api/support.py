@@ -256,7 +256,11 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     mesh_config.MeshInboundTrafficPolicy: _fields("mode"),
     mesh_config.PathNormalization: _fields("normalization"),
     mesh_config.CertificateData: _fields(
-        "trust_domains", not_yet="pem spiffe_bundle_url cert_signers"
+        "pem spiffe_bundle_url trust_domains",
+        no_effect={
+            "cert_signers": "workloads' certificates are signed by the mesh's own authority, never"
+            " by signers of Kubernetes"
+        },
     ),
     mesh_config.MeshTls: _fields("min_protocol_version ecdh_curves cipher_suites"),
     mesh_config.DefaultTrafficPolicy: _fields("connection_pool outlier_detection"),

@@ -1,5 +1,5 @@
 """
-Fetching keys and discovery documents of token issuers, and nothing else.
+Fetching keys and discovery documents of token issuers, and bundles of roots, and nothing else.
 
 What an issuer's document names is not the operator's word, so it must not lead this server to
 places that only it can reach: link-local and metadata addresses never, this machine only if the
@@ -8,6 +8,7 @@ mind in between. Redirects are not followed, sizes and times are bounded.
 """
 
 import socket
+import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -65,16 +66,20 @@ class _Guarded(AbstractResolver):
             each for each in found if may_connect(each["host"], to_loopback=self._to_loopback)
         ]
         if not allowed:
-            raise OSError(f"{host} is at an address that issuers may not be at")
+            raise OSError(f"{host} is at an address that may not be asked")
         return allowed
 
     async def close(self) -> None:
         await self._inner.close()
 
 
-async def fetch_json(url: str, *, to_loopback: bool) -> dict[str, Any]:
+async def fetch_json(
+    url: str, *, to_loopback: bool, tls: ssl.SSLContext | None = None
+) -> dict[str, Any]:
     """
     Return the JSON object at a URL; `to_loopback` allows this machine.
+
+    `tls` verifies who answers; None trusts what this machine does.
 
     Raises: FetchFailed.
     """
@@ -82,7 +87,7 @@ async def fetch_json(url: str, *, to_loopback: bool) -> dict[str, Any]:
         raise FetchFailed(problem)
     host = urlsplit(url).hostname or ""
     if _is_address(host) and not may_connect(host, to_loopback=to_loopback):
-        raise FetchFailed(f"{host} is an address that issuers may not be at")
+        raise FetchFailed(f"{host} is an address that may not be asked")
     if is_loopback(host) and not to_loopback:
         raise FetchFailed(f"{host} is this machine, which the operator did not name")
     try:
@@ -95,7 +100,7 @@ async def fetch_json(url: str, *, to_loopback: bool) -> dict[str, Any]:
                 auto_decompress=False,
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             ) as session,
-            session.get(url, allow_redirects=False) as answer,
+            session.get(url, allow_redirects=False, ssl=True if tls is None else tls) as answer,
         ):
             if answer.status != 200:
                 raise FetchFailed(f"{url} answered {answer.status}")

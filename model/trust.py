@@ -1,7 +1,8 @@
 """
 What proxies of the mesh trust: the roots, and the certificates that no longer count.
 
-A row that the runtime puts whenever the authority's roots change; pure.
+Rows that the runtime puts: the authority's own roots whenever they change, and roots that it
+fetched from elsewhere. What users add as text is in the mesh config (`added_roots`). Pure.
 """
 
 import msgspec
@@ -16,3 +17,14 @@ class TrustBundle(msgspec.Struct, frozen=True, kw_only=True):
 
     roots_pem: bytes
     crl_pem: bytes = b""
+
+
+class FetchedBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The roots last fetched from a SPIFFE bundle endpoint, PEM; b"" if none ever were.
+
+    `problem` is why the latest attempt failed, "" if it did not.
+    """
+
+    roots_pem: bytes = b""
+    problem: str = ""

@@ -35,6 +35,7 @@ from pilothouse.providers.files import FileStore
 from pilothouse.runtime import memory
 from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.authority import AuthoritySettings, MeshAuthority
+from pilothouse.runtime.bundle_fetches import BundleFetches
 from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.debounce import Debouncer
@@ -125,6 +126,9 @@ class ControlPlane:
             services=(refuse_all(),),
         )
         self.authority: MeshAuthority | None = None
+        self._bundles = BundleFetches(
+            lambda: self._mesh_config().ca_certificates, self.cycle.put, directory=settings.ca_dir
+        )
         self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
         self.known_callers = KnownCallers(
             ca_dir=settings.ca_dir,
@@ -172,6 +176,7 @@ class ControlPlane:
                 running.append(tasks.create_task(self._tell_time(), name="clock"))
                 if self.authority is not None:
                     running.append(tasks.create_task(self.authority.run(), name="authority"))
+                    running.append(tasks.create_task(self._bundles.run(), name="root bundles"))
                 if self.workload_certificates is not None:
                     running.append(
                         tasks.create_task(self.workload_certificates.run(), name="certificates")
@@ -266,7 +271,7 @@ class ControlPlane:
         )
         authority.reissue = self.workload_certificates.reissue
         authority.on_change = self._update_port
-        self.cycle.offer(authority.rows())
+        self.cycle.offer([*authority.rows(), *self._bundles.rows()])
         return authority
 
     async def _commit_first(self, changes: list[Change]) -> None:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.model.added_roots import added_roots
 from pilothouse.model.credentials import (
     BUILTIN,
     CA_SUFFIX,
@@ -126,12 +127,14 @@ def _refuse(ctx: Ctx, asked: SecretQuestion, ref: ConfigRef, refused: Refusal) -
 
 @query
 def root_certificates(ctx: Ctx, name: str) -> Resource | None:
-    """Return the roots of the mesh under a name; None without an authority."""
+    """Return all trusted roots under a name; None without an authority."""
     bundle = ctx.row(TRUST_BUNDLE, THE_MESH)
     if bundle is None:
         return None
+    # A root may be added that is the mesh's own already, as when two meshes become one.
+    added = (root for root in ctx.get(added_roots, None) if root not in bundle.roots_pem)
     secret = Secret(name=name)
-    _trust(secret, bundle.roots_pem, bundle.crl_pem)
+    _trust(secret, b"".join((bundle.roots_pem, *added)), bundle.crl_pem)
     return Resource(SDS, name, encode(secret))
 
 
