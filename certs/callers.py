@@ -173,6 +173,10 @@ class Callers:
             except CredentialRefused as refused:
                 reasons.append(f"{authenticator.how}: {refused.detail}")
                 continue
+            except Exception as fault:  # noqa: BLE001 (an odd credential is no way in, nor a crash)
+                # Its text might quote the credential.
+                reasons.append(f"{authenticator.how}: it cannot be read ({type(fault).__name__})")
+                continue
             if caller is not None:
                 self._observer.recognised(caller, credentials)
                 return caller

@@ -93,7 +93,7 @@ def check_times(token: Unverified, now: datetime, skew: timedelta = SKEW) -> dat
     ends_at = _moment(token, "exp")
     if ends_at is None:
         raise CredentialRefused("it does not say when it ends")
-    if now >= ends_at + skew:
+    if now - skew >= ends_at:  # added to the other side, the last day of all times overflows
         raise CredentialRefused(f"it has ended, {ends_at:%Y-%m-%d %H:%M:%S} UTC")
     for claim in ("nbf", "iat"):
         begins_at = _moment(token, claim)

@@ -119,7 +119,7 @@ class CertificateService:
                 chain = await self._issuer.sign(
                     request.csr.encode(),
                     caller.identity,
-                    timedelta(seconds=min(request.validity_duration, _LONGEST_SECONDS)),
+                    timedelta(seconds=min(max(request.validity_duration, 0), _LONGEST_SECONDS)),
                 )
         except Refusal as refusal:
             self._observer.refused(caller, refusal)

@@ -67,6 +67,7 @@ class KnownCallers:
         if self._tokens is None:
             return
         seen = self._tokens.look()
+        streams.end(self._tokens.is_void, REVOKED)  # what was revoked since they were let in
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             changes = self._tokens.look()

@@ -70,6 +70,8 @@ class Streams:
         self._framer = Framer()
         self._numbers = count(1)
         self._streams: dict[int, _Stream] = {}
+        self._is_void: Callable[[str], bool] = _is_never_void
+        self._void_text = ""
         self._admission = Admission(limits or StreamLimits(), clock)
 
     # -- state ------------------------------------------------------------------------------------
@@ -143,7 +145,13 @@ class Streams:
         )
 
     def end(self, is_void: Callable[[str], bool], text: str) -> int:
-        """End the streams whose credential no longer counts; return how many."""
+        """
+        End the streams whose credential no longer counts; return how many.
+
+        The rule stays: a stream that is on its way in was recognised before, and is held against
+        it when it is let in.
+        """
+        self._is_void, self._void_text = is_void, text
         ended = 0
         for stream in self._streams.values():
             if stream.info.credential and stream.fault is None and is_void(stream.info.credential):
@@ -198,6 +206,10 @@ class Streams:
             return None
         if self._prepare is not None:
             await self._prepare(admitted.proxy)
+        verified = admitted.verified
+        # It was recognised before its first request came, and all of that may have taken a minute.
+        if verified is not None and self._is_void(verified.credential):
+            raise StreamEnded(EndReason.UNAUTHENTICATED, self._void_text)
         return self._open(transport, variant, admitted, only_type)
 
     def _open(
@@ -297,6 +309,10 @@ class Streams:
         await stream.transport.send(data)
         count_sent = len(message.resources) + len(message.removed)
         self._observer.pushed(stream.info, message.type_url, count_sent, len(data))
+
+
+def _is_never_void(_credential: str) -> bool:
+    return False
 
 
 async def _wait(wake: asyncio.Event, until: float | None, now: float) -> None:

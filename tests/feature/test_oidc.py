@@ -23,6 +23,7 @@ from pilothouse.certs.oidc_issuers import IdentityClaims, InvalidIssuers, Issuer
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RSA, EC = RSAKey.generate_key(2048), ECKey.generate_key("P-256")
 SERVICE_ACCOUNT = "system:serviceaccount:payments:ledger"
+_LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 class Provider:
@@ -162,6 +163,7 @@ async def test_what_is_wrong_with_a_token(provider: Provider) -> None:
     assert "when it ends" in await known.refusal(provider.token(exp=None))
     assert "not a time" in await known.refusal(provider.token(exp="tomorrow"))
     assert "not a time" in await known.refusal(provider.token(exp=1e300))
+    assert "audience" in await known.refusal(provider.token(exp=_LAST_SECOND, aud=["other"]))
     assert "begins later" in await known.refusal(provider.token(nbf=now + 61))
     assert provider.fetches == 0
     assert await known.ask(provider.token(exp=now - 59, aud=["a", "istio-ca"], nbf=now + 59))

@@ -240,6 +240,32 @@ async def test_a_stream_ends_with_its_credential(how):
         await eventually(lambda: not len(here.streams))
 
 
+async def test_a_credential_is_revoked_on_the_way_in():
+    """XP-08: a stream that is recognised and says nothing does not outlive its credential."""
+    recognised = asyncio.Event()
+
+    async def alice(call):
+        recognised.set()
+        return Verified(identity=ALICE, credential="token:1")
+
+    claims = node(metadata={"SERVICE_ACCOUNT": "alice"})
+    request = pb.DeltaDiscoveryRequest(type_url=CDS, node=claims).SerializeToString()
+    async with running(authenticate=alice) as here:
+        await here.put(*service("a"))
+        async with grpc.aio.insecure_channel(here.address) as channel:
+            call = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+            await recognised.wait()
+            here.streams.end(lambda credential: credential == "token:1", "void")
+            await call.write(request)
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert await call.details() == "void"
+            here.streams.end(lambda credential: False, "void")
+            call = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+            await call.write(request)
+            assert await call.read() is not grpc.aio.EOF
+            call.cancel()
+
+
 async def test_a_stampede_is_let_in_at_a_rate():
     """XP-04: after a burst, streams wait for their turn; who would wait too long is refused."""
     limits = StreamLimits(connects_per_second=2, connect_within_seconds=0.7)

@@ -55,6 +55,15 @@ class Says:
         return self._answer
 
 
+class Stumbles:
+    """An authenticator with a fault, whose text quotes what it was given."""
+
+    how = How.OIDC
+
+    async def authenticate(self, credentials: Credentials) -> Caller | None:
+        raise OverflowError(credentials.tokens)
+
+
 A = Caller(identity=ALICE, how=How.TOKEN)
 B = Caller(identity=ALICE, how=How.OIDC)
 NOTHING = Credentials(address="10.0.0.9:1")
@@ -83,6 +92,16 @@ async def test_all_fail() -> None:
     with pytest.raises(NotAuthenticated):
         await Callers([], seen).authenticate(NOTHING)
     assert seen.reasons == ["no usable credential was presented"]
+
+
+async def test_a_fault_of_an_authenticator_lets_nobody_in() -> None:
+    """C-A-6: what it stumbles over is refused like the rest, and not quoted in a log."""
+    seen = Seen()
+    odd = Credentials(address="x", tokens=("sesame",))
+    with pytest.raises(NotAuthenticated):
+        await Callers([Stumbles()], seen).authenticate(odd)
+    assert seen.reasons == ["oidc: it cannot be read (OverflowError)"]
+    assert await Callers([Stumbles(), Says(How.TOKEN, A)], Seen()).authenticate(odd) is A
 
 
 async def test_a_certificate_ends_while_its_connection_lives() -> None:

@@ -122,7 +122,8 @@ async def test_chain_has_leaf_intermediates_and_roots(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(3_600, timedelta(hours=1)), (0, DEFAULT_TTL), (-5, DEFAULT_TTL)]
+    ("seconds", "expected"),
+    [(3_600, timedelta(hours=1)), (0, DEFAULT_TTL), (-5, DEFAULT_TTL), (-(2**63), DEFAULT_TTL)],
 )
 async def test_lifetime(client: Client, seconds: int, expected: timedelta) -> None:
     """C-S-5: as asked for, or the default."""
