@@ -19,6 +19,7 @@ from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.oidc_issuers import read_issuers
 from pilothouse.certs.refusals import Refusal
 from pilothouse.certs.service import refuse_all
+from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
 from pilothouse.model.inputs import (
     CLOCK,
@@ -29,6 +30,7 @@ from pilothouse.model.inputs import (
     MeshDomain,
 )
 from pilothouse.model.issued_certificates import Clock
+from pilothouse.model.network_gateways import gateway_names
 from pilothouse.model.proxies import Proxy
 from pilothouse.providers.directory_state import Change
 from pilothouse.providers.files import FileStore
@@ -39,12 +41,14 @@ from pilothouse.runtime.bundle_fetches import BundleFetches
 from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.debounce import Debouncer
+from pilothouse.runtime.dns_client import NameServers
 from pilothouse.runtime.findings import FindingsLog
 from pilothouse.runtime.inspection import ServerInspection
 from pilothouse.runtime.known_callers import KnownCallers
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
+from pilothouse.runtime.name_lookups import NameLookups
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.secure_port import SecurePort
@@ -109,6 +113,7 @@ class ControlPlane:
         self._mode_changes = ModeChanges(
             self.graph, self.streams, self.cycle.put, clock=time.monotonic
         )
+        self._names = NameLookups(self._gateway_names, NameServers().look_up, self.cycle.put)
         self.inspection = ServerInspection(
             graph=self.graph,
             store=self.store,
@@ -164,6 +169,7 @@ class ControlPlane:
                     tasks.create_task(self._report_findings(), name="findings"),
                     tasks.create_task(self._tidy.run(), name="tidy"),
                     tasks.create_task(self._mode_changes.run(), name="mode changes"),
+                    tasks.create_task(self._names.run(), name="names"),
                 ]
                 if ports.secure_grpc is not None:
                     running += [
@@ -181,6 +187,8 @@ class ControlPlane:
                     running.append(
                         tasks.create_task(self.workload_certificates.run(), name="certificates")
                     )
+                # A proxy that comes back must not be told first that gateways have no address.
+                await self._names.settled()
                 self.streams.set_ready()
                 on_ready(ports)
                 log.info("server.ready", config_dir=str(self.settings.config_dir), **_shown(ports))
@@ -298,6 +306,7 @@ class ControlPlane:
 
     async def _publish(self) -> None:
         await self.publisher.publish()
+        self._names.wake()
         self._findings_changed.set()
 
     def _followers(self) -> Iterator[ProxyFollower]:
@@ -314,6 +323,12 @@ class ControlPlane:
         while True:
             await asyncio.sleep(_TELL_TIME_SECONDS)
             self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
+
+    def _gateway_names(self) -> tuple[str, ...]:
+        try:
+            return self.graph.value(gateway_names, None)
+        except QueryFailed:
+            return ()  # it has said so itself, as a finding
 
     def _mesh_config(self) -> MeshConfig:
         return self.graph.store(MESH_CONFIG).rows.get(THE_MESH) or MeshConfig()

@@ -36,7 +36,9 @@ _MAX_VERSION_CHARACTERS: Final = 64
 
 UPDATE_KINDS: Final = ("config", "svc", "eds")
 """istiod's values of the label `type` of pilot_inbound_updates."""
-_ENDPOINT_KINDS: Final = frozenset({"EndpointSlice", "Endpoints", "WorkloadEntry", "Pod"})
+_ENDPOINT_KINDS: Final = frozenset(
+    {"EndpointSlice", "Endpoints", "WorkloadEntry", "Pod", "ResolvedName"}
+)
 _SERVICE_KINDS: Final = frozenset({"Service", "ServiceEntry"})
 _TRIGGERS: Final = {"config": "config", "svc": "service", "eds": "endpoint"}
 
