@@ -12,10 +12,15 @@ from pilothouse.graph.findings import ConfigRef
 
 
 class ObjectKey(NamedTuple):
-    """Key of an object within its kind; `namespace` is empty for cluster-scoped kinds."""
+    """
+    Key of an object within its kind; `namespace` is empty for cluster-scoped kinds.
+
+    `cluster` names a remote cluster; it is empty for objects of the cluster the config is from.
+    """
 
     namespace: str
     name: str
+    cluster: str = ""
 
 
 UNKNOWN_AGE: Final = "9999"
@@ -29,6 +34,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     `created` is the RFC 3339 text of creationTimestamp ("" if absent). `generation` is
     metadata.generation as text, else eight hex digits of the spec's hash, so that a resource can
     say which state of an object made it. `version` is the API version the object was written in.
+    `cluster` is as in `ObjectKey`.
     """
 
     kind: str
@@ -39,11 +45,12 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     created: str = ""
     generation: str = ""
     api_version: str = ""
+    cluster: str = ""
 
     @property
     def key(self) -> ObjectKey:
         """The object's key within its kind."""
-        return ObjectKey(self.namespace, self.name)
+        return ObjectKey(self.namespace, self.name, self.cluster)
 
     @property
     def age_order(self) -> tuple[str, str, str]:
@@ -52,7 +59,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
 
     def ref(self, path: str = "") -> ConfigRef:
         """Return a reference to a field of this object."""
-        return ConfigRef(self.kind, self.namespace, self.name, path)
+        return ConfigRef(self.kind, self.namespace, self.name, path, cluster=self.cluster)
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:

@@ -28,7 +28,8 @@ class ConfigRef:
     Where in somebody's config something stands.
 
     `path` is a field path such as ``spec.http[0].route[1].weight`` (empty: the whole object);
-    `file` and `line` (1-based, 0 unknown) say where it was read, if it came from a file.
+    `file` and `line` (1-based, 0 unknown) say where it was read, if it came from a file. `cluster`
+    is where the object is from, empty for the one the config itself is from.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class ConfigRef:
     path: str = ""
     file: str = ""
     line: int = 0
+    cluster: str = ""
 
     def at(self, path: str) -> "ConfigRef":
         """Return the same object with a field path; the line is no longer known."""
@@ -52,8 +54,9 @@ class ConfigRef:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
     def __str__(self) -> str:
-        """Render as ``Kind namespace/name spec.path (file:line)``, leaving out what is unknown."""
-        parts = [f"{self.kind} {self.object_name}" if self.kind else "", self.path]
+        """Render as ``Kind namespace/name @cluster spec.path (file:line)``, without the unknown."""
+        at = f"@{self.cluster}" if self.cluster else ""
+        parts = [f"{self.kind} {self.object_name}" if self.kind else "", at, self.path]
         if self.file:
             parts.append(f"({self.file}:{self.line})" if self.line else f"({self.file})")
         return " ".join(part for part in parts if part)

@@ -52,7 +52,7 @@ class Endpoint:
     in the other family. `labels` are the workload's, sorted. `workload` is the text of N-70, empty
     if unknown. `weight` is at least 1. `account` is who runs it, a SPIFFE path without its trust
     domain (``ns/NAMESPACE/sa/NAME``), empty if unknown. With `takes_mutual_tls` clients that can
-    should use it here (S-PA-11).
+    should use it here (S-PA-11). `cluster` is the name of the cluster it is in.
     """
 
     address: str
@@ -67,6 +67,7 @@ class Endpoint:
     workload: str = ""
     account: str = ""
     takes_mutual_tls: bool = False
+    cluster: str = LOCAL_CLUSTER
 
     def label(self, name: str) -> str:
         """Return a label of the workload, or where it runs for the labels of topology."""
@@ -79,7 +80,7 @@ class Endpoint:
             SUBZONE_LABEL: self.locality.subzone or own,
             NODE_LABEL: self.node or own,
             NETWORK_LABEL: own or self.network,
-            CLUSTER_LABEL: own or LOCAL_CLUSTER,
+            CLUSTER_LABEL: self.cluster,
         }[name]
 
     def has_labels(self, wanted: tuple[tuple[str, str], ...]) -> bool:
@@ -93,10 +94,14 @@ def account_path(namespace: str, name: str) -> str:
     return f"ns/{namespace}/sa/{name}"
 
 
-def workload_text(name: str, namespace: str, labels: Mapping[str, str]) -> str:
+def cluster_of(labels: Mapping[str, str], known: str, *, is_remote: bool) -> str:
+    """Return the cluster of a workload: the one it is known in, unless ours lists a stranger."""
+    return known if is_remote else labels.get(CLUSTER_LABEL) or known
+
+
+def workload_text(name: str, namespace: str, labels: Mapping[str, str], cluster: str) -> str:
     """Return ``NAME;NAMESPACE;CANONICAL-NAME;CANONICAL-REVISION;CLUSTER`` (N-70)."""
     canonical = next((labels[label] for label in NAME_LABELS if labels.get(label)), name)
     revision = next((labels[label] for label in REVISION_LABELS if labels.get(label)), "latest")
     revision = "" if revision == "latest" else revision
-    cluster = labels.get(CLUSTER_LABEL) or LOCAL_CLUSTER
     return f"{name};{namespace};{canonical};{revision};{cluster}"

@@ -25,10 +25,10 @@ from pilothouse.model.inputs import (
     WORKLOAD_ENTRIES,
 )
 from pilothouse.model.locality import NO_PLAN, LocalityPlan, MeshLocality, locality_plan
-from pilothouse.model.mesh import mesh_config
+from pilothouse.model.mesh import known_clusters, mesh_config
 from pilothouse.model.policies import MergedRule, Policy, policy_for
 from pilothouse.model.services import Service
-from pilothouse.model.topology_labels import CLUSTER_LABEL, LOCAL_CLUSTER, NODE_LABEL
+from pilothouse.model.topology_labels import CLUSTER_LABEL, NODE_LABEL
 
 Client = tuple[tuple[str, str], ...]
 """Labels of a client that matter, sorted; where it runs is among them."""
@@ -70,11 +70,11 @@ class EndpointPolicy:
     def meant(self, every: Iterable[Endpoint], client: Mapping[str, str]) -> Iterator[Endpoint]:
         """Yield those, and those that are only reached through a gateway of their network."""
         node = client.get(NODE_LABEL, "")
-        cluster = client.get(CLUSTER_LABEL) or LOCAL_CLUSTER
+        cluster = client.get(CLUSTER_LABEL, "")  # not told where all is in one
         for endpoint in every:
             if self.is_node_local and endpoint.node != node:
                 continue
-            if self.is_cluster_local and endpoint.label(CLUSTER_LABEL) != cluster:
+            if self.is_cluster_local and cluster and endpoint.cluster != cluster:
                 continue
             if endpoint.health is Health.UNHEALTHY and not self.sends_unhealthy:
                 continue
@@ -111,6 +111,8 @@ def labels_read(ctx: Ctx, _key: None) -> frozenset[str]:
     names: set[str] = set()
     for table in _READERS:
         names.update(str(name) for name in ctx.index_values(table, "client_reads"))
+    if ctx.get(known_clusters, None).others:
+        names.add(CLUSTER_LABEL)
     return frozenset(names) | _mesh_reads(ctx)
 
 

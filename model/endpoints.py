@@ -14,6 +14,7 @@ from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.endpoint import Endpoint, Health
 from pilothouse.model.entry_endpoints import entry_endpoints, selected_workloads
 from pilothouse.model.inputs import ENDPOINT_SLICES, ENDPOINTS, SERVICE_ENTRIES
+from pilothouse.model.kubernetes_services import declared_service
 from pilothouse.model.pod_endpoints import listed_endpoints, pod_at
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
 
@@ -38,24 +39,46 @@ def endpoints(ctx: Ctx, key: EndpointsKey) -> tuple[Endpoint, ...]:
         every = _kubernetes_endpoints(ctx, found, port)
     else:
         every = entry_endpoints(ctx, found, port)
-    # What has no address is told apart by its workload: it is reached through a gateway.
-    unique = {(e.address, e.port, "" if e.address else e.workload): e for e in every}
+    # What has no address is told apart by its workload: it is reached through a gateway. An
+    # address of one cluster may be another workload's elsewhere.
+    unique = {(e.address, e.port, "" if e.address else e.workload, e.cluster): e for e in every}
     if not unique and found.is_kubernetes and found.selector and not _is_listed(ctx, found):
         ctx.report(_unlisted(found))
     return tuple(unique[place] for place in sorted(unique))
 
 
 def _kubernetes_endpoints(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endpoint]:
-    yield from listed_endpoints(ctx, owner, port)
-    if owner.resolution is Resolution.ENDPOINTS:
-        yield from selected_workloads(ctx, owner, port)
-        if owner.host in ctx.index_values(SERVICE_ENTRIES, "kubernetes_host"):
-            yield from entry_endpoints(ctx, owner, port)
+    for part in _parts(ctx, owner):
+        # Clusters agree on a port by its name; which number it leads to each says for itself.
+        own_port = port if part is owner else part.port_named(port.name)
+        if own_port is not None:
+            yield from listed_endpoints(ctx, part, own_port)
+            if owner.resolution is Resolution.ENDPOINTS:
+                yield from selected_workloads(ctx, part, own_port)
+    if owner.resolution is not Resolution.ENDPOINTS:
+        return
+    if owner.host in ctx.index_values(SERVICE_ENTRIES, "kubernetes_host"):
+        yield from entry_endpoints(ctx, owner, port)
+
+
+def _parts(ctx: Ctx, owner: Service) -> Iterator[Service]:
+    """Yield a service as each of its clusters has it (K8-20)."""
+    if len(owner.placements) < 2:
+        yield owner
+        return
+    for cluster in owner.clusters:
+        key = ObjectKey(owner.namespace, owner.key.name, cluster)
+        part = ctx.get_or_none(declared_service, key)
+        if part is not None:
+            yield part
 
 
 def _is_listed(ctx: Ctx, owner: Service) -> bool:
-    key = ObjectKey(owner.namespace, owner.key.name)
-    return bool(ctx.where(ENDPOINT_SLICES, "service", key) or ctx.row(ENDPOINTS, key))
+    keys = [ObjectKey(owner.namespace, owner.key.name, cluster) for cluster in owner.clusters]
+    return any(
+        bool(ctx.where(ENDPOINT_SLICES, "service", key)) or ctx.row(ENDPOINTS, key) is not None
+        for key in keys
+    )
 
 
 def _unlisted(owner: Service) -> Finding:

@@ -7,30 +7,35 @@ services have such endpoints is decided in `pilothouse.model.endpoints`.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilothouse.api.kubernetes_core import Pod
-from pilothouse.api.meta import selects
+from pilothouse.api.meta import ObjectMeta, selects
 from pilothouse.api.names import is_address
 from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.workload import WorkloadEntry, WorkloadEntrySpec
 from pilothouse.graph.core import Ctx
 from pilothouse.model.authentication import takes_mutual_tls
-from pilothouse.model.endpoint import Endpoint, Health, account_path, workload_text
+from pilothouse.model.endpoint import Endpoint, Health, account_path, cluster_of, workload_text
 from pilothouse.model.inputs import PODS, WORKLOAD_ENTRIES
-from pilothouse.model.networks import network_at
+from pilothouse.model.mesh import known_clusters
 from pilothouse.model.pod_endpoints import is_finished, pod_endpoint
 from pilothouse.model.proxies import Locality
+from pilothouse.model.registration import workload_name
 from pilothouse.model.services import Port, Resolution, Service, entries_of_host
 from pilothouse.model.topology_labels import NETWORK_LABEL, labelled_locality
+from pilothouse.model.topology_networks import home_of, network_at
+from pilothouse.model.visibility import is_discovered
 
 UNIX: Final = "unix://"
 DNS_RESOLUTIONS: Final = ("DNS", "DNS_ROUND_ROBIN")
 
 
 def selected_workloads(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endpoint]:
-    """Yield the WorkloadEntries that a Kubernetes service selects (WE-06)."""
+    """Yield the WorkloadEntries that a Kubernetes service selects, of its cluster only (WE-06)."""
     for row in _selected_entries(ctx, owner):
+        if row.meta.cluster != owner.clusters[0]:
+            continue
         yield from _workload_of_kubernetes(ctx, row, port)
 
 
@@ -75,10 +80,12 @@ def _endpoints_of_entry(
                 yield from _workload_entry(ctx, row, port)
         for pod in _selected_pods(ctx, chosen):
             if pod.status.pod_ip:
-                yield pod_endpoint(ctx, pod, pod.status.pod_ip, number, Health.HEALTHY, None)
+                ip, cluster = pod.status.pod_ip, pod.meta.cluster
+                yield pod_endpoint(ctx, pod, ip, number, Health.HEALTHY, None, cluster)
         return
+    own = entry.meta
     for listed in entry.spec.endpoints:
-        yield from _listed_workload(ctx, listed, port, entry.meta.namespace, "", listed.labels)
+        yield from _listed_workload(ctx, listed, port, _Place(own.namespace), listed.labels)
     if not entry.spec.endpoints and is_dns:
         yield Endpoint(address=owner.host, port=number)
 
@@ -87,30 +94,48 @@ def _selected_entries(ctx: Ctx, owner: Service) -> Iterator[WorkloadEntry]:
     # One pair of the selector finds candidates through the index; the rest are compared.
     for name, value in (owner.selector or ())[:1]:
         for row in ctx.where(WORKLOAD_ENTRIES, "label", (owner.namespace, name, value)):
-            if selects(dict(owner.selector or ()), row.all_labels) and row.is_healthy:
+            is_chosen = selects(dict(owner.selector or ()), row.all_labels)
+            if is_chosen and row.is_healthy and _takes_part(ctx, row.meta):
                 yield row
 
 
 def _selected_pods(ctx: Ctx, owner: Service) -> Iterator[Pod]:
     for name, value in (owner.selector or ())[:1]:
         for row in ctx.where(PODS, "label", (owner.namespace, name, value)):
-            if selects(dict(owner.selector or ()), row.meta.labels) and _is_usable(row):
+            is_chosen = selects(dict(owner.selector or ()), row.meta.labels)
+            if is_chosen and _is_usable(row) and _takes_part(ctx, row.meta):
                 yield row
 
 
+def _takes_part(ctx: Ctx, meta: ObjectMeta) -> bool:
+    # Where our own namespace takes part was asked before.
+    if not meta.cluster:
+        return True
+    is_known = meta.cluster in ctx.get(known_clusters, None).others
+    return is_known and is_discovered(ctx, meta.namespace, meta.cluster)
+
+
 def _workload_entry(ctx: Ctx, row: WorkloadEntry, port: Port) -> Iterator[Endpoint]:
-    labels = row.all_labels
-    return _listed_workload(ctx, row.spec, port, row.meta.namespace, row.meta.name, labels)
+    labels, place = row.all_labels, _Place(row.meta.namespace, workload_name(row), row.meta.cluster)
+    return _listed_workload(ctx, row.spec, port, place, labels)
+
+
+class _Place(NamedTuple):
+    """Where a workload is written: `name` is empty for one within a ServiceEntry."""
+
+    namespace: str
+    name: str = ""
+    cluster: str = ""
 
 
 def _listed_workload(
     ctx: Ctx,
     spec: WorkloadEntrySpec,
     port: Port,
-    namespace: str,
-    name: str,
+    place: _Place,
     labels: dict[str, str],
 ) -> Iterator[Endpoint]:
+    namespace, name, cluster = place
     if spec.address.startswith(UNIX):
         address, number = spec.address[len(UNIX) :], 0
     else:
@@ -120,18 +145,21 @@ def _listed_workload(
         return
     labelled = labelled_locality(labels)
     account = spec.service_account
+    home = ctx.get(home_of, cluster)
+    known = cluster_of(labels, home.cluster, is_remote=bool(cluster))
     yield Endpoint(
         address=address,
         port=number,
         weight=spec.weight or 1,
         locality=Locality.parse(spec.locality) if spec.locality else labelled or Locality(),
-        network=spec.network or labels.get(NETWORK_LABEL) or network_at(ctx, spec.address),
+        network=spec.network or labels.get(NETWORK_LABEL) or network_at(ctx, spec.address, home),
         labels=tuple(sorted(labels.items())),
-        workload=workload_text(name, namespace, labels) if name else "",
+        workload=workload_text(name, namespace, labels, known) if name else "",
         account=account_path(namespace, account) if account else "",
         takes_mutual_tls=takes_mutual_tls(
             ctx, namespace, labels, number, has_identity=bool(account)
         ),
+        cluster=known,
     )
 
 

@@ -2,7 +2,8 @@
 The input tables: one per kind, with the indexes that queries read them by.
 
 The only list of what can enter the graph. Keys are `ObjectKey`s. Indexes work on rows as written:
-a short host is indexed as (name, namespace), because the mesh domain is itself an input.
+a short host is indexed as (name, namespace), because the mesh domain is itself an input. Rows of
+remote clusters (ADR 27) stand in the same tables; `placed` keeps them apart where it matters.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -34,6 +35,7 @@ from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.tables import Table
 from pilothouse.model import client_reads
 from pilothouse.model.address_pools import block_index
+from pilothouse.model.clusters import KnownClusters, placed
 from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
 from pilothouse.model.mode_change import FormerPolicy, ModeChange
 from pilothouse.model.resolved_names import ResolvedName
@@ -65,7 +67,12 @@ def label_index(meta: ObjectMeta) -> Iterator[Hashable]:
 
 
 def _namespace(key: ObjectKey, _row: object) -> tuple[Hashable]:
-    return (key.namespace,)
+    return (placed(key.namespace, key.cluster),)
+
+
+def _elsewhere(key: ObjectKey, _row: Service) -> Iterator[Hashable]:
+    if key.cluster:
+        yield ObjectKey(key.namespace, key.name)
 
 
 def _virtual_service_hosts(_key: ObjectKey, row: VirtualService) -> Iterator[Hashable]:
@@ -109,24 +116,25 @@ def _lists_names(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
 def _slice_service(key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
     service = row.meta.labels.get(SERVICE_LABEL)
     if service:
-        yield ObjectKey(key.namespace, service)
+        yield ObjectKey(key.namespace, service, key.cluster)
 
 
-def _slice_addresses(_key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
+def _slice_addresses(key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
     for endpoint in row.endpoints or ():
-        yield from endpoint.addresses
+        yield from (placed(each, key.cluster) for each in endpoint.addresses)
 
 
-def _endpoints_addresses(_key: ObjectKey, row: Endpoints) -> Iterator[Hashable]:
+def _endpoints_addresses(key: ObjectKey, row: Endpoints) -> Iterator[Hashable]:
     for subset in row.subsets or ():
         for address in (*subset.addresses, *subset.not_ready_addresses):
-            yield address.ip
+            yield placed(address.ip, key.cluster)
 
 
-def _pod_addresses(_key: ObjectKey, row: Pod) -> Iterator[Hashable]:
+def _pod_addresses(key: ObjectKey, row: Pod) -> Iterator[Hashable]:
     if row.spec.host_network:
         return  # a host's address belongs to many (traffic.md K8-16)
-    yield from {row.status.pod_ip, *(ip.ip for ip in row.status.pod_ips)} - {""}
+    own = {row.status.pod_ip, *(ip.ip for ip in row.status.pod_ips)} - {""}
+    yield from (placed(each, key.cluster) for each in own)
 
 
 def _labels(_key: ObjectKey, row: Any) -> Iterator[Hashable]:
@@ -149,6 +157,8 @@ def _network_gateway(_key: ObjectKey, row: Service) -> Iterator[Hashable]:
 
 
 DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
+CLUSTERS: Final = Table[ObjectKey, KnownClusters]("Clusters")
+"""One row, under THE_MESH, if there is more to say than that the mesh is one cluster."""
 MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
 MESH_NETWORKS: Final = Table[ObjectKey, MeshNetworks]("MeshNetworks")
 TRUST_BUNDLE: Final = Table[ObjectKey, TrustBundle]("TrustBundle")
@@ -168,6 +178,7 @@ SERVICES: Final = Table[ObjectKey, Service](
     "Service",
     {
         "namespace": _namespace,
+        "elsewhere": _elsewhere,
         "client_reads": client_reads.of_service,
         "is_network_gateway": _network_gateway,
     },
@@ -241,8 +252,8 @@ MODE_CHANGE: Final = Table[ObjectKey, ModeChange]("ModeChange")
 TABLES: Final[Mapping[str, Table[Any, Any]]] = {
     table.name: table
     for table in (
-        DOMAIN, MESH_CONFIG, MESH_NETWORKS, NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS,
-        PODS, NODES,
+        DOMAIN, CLUSTERS, MESH_CONFIG, MESH_NETWORKS,
+        NAMESPACES, SERVICES, ENDPOINT_SLICES, ENDPOINTS, PODS, NODES,
         SERVICE_ACCOUNTS, SECRETS, CONFIG_MAPS, SERVICE_ENTRIES, WORKLOAD_ENTRIES,
         VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS,
         FORMER_PEER_AUTHENTICATIONS, MODE_CHANGE, TRUST_BUNDLE, FETCHED_BUNDLES,

@@ -5,7 +5,7 @@ Rows MN-02, MN-03, MN-05 and K8-09 of traffic.md. A place may be a name here; wh
 who goes through is the business of `pilothouse.model.networks`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -16,8 +16,8 @@ from pilothouse.api.names import is_address
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.inputs import NODES, SERVICES
-from pilothouse.model.mesh import domain, mesh_networks
-from pilothouse.model.topology_labels import LOCAL_CLUSTER, NETWORK_LABEL
+from pilothouse.model.mesh import domain, known_clusters, mesh_networks
+from pilothouse.model.topology_labels import NETWORK_LABEL
 
 GATEWAY_PORT_LABEL: Final = "networking.istio.io/gatewayPort"
 DEFAULT_GATEWAY_PORT: Final = 15443
@@ -49,17 +49,19 @@ def declared_gateways(ctx: Ctx, _key: None) -> tuple[DeclaredGateway, ...]:
     """Return the gateways of all networks, those of MeshNetworks first (MN-02, MN-03, MN-05)."""
     found: dict[DeclaredGateway, None] = {}
     for name, network in ctx.get(mesh_networks, None).networks.items():
-        is_ours = any(each.from_registry == LOCAL_CLUSTER for each in network.endpoints)
+        registries = [each.from_registry for each in network.endpoints if each.from_registry]
         for index, gateway in enumerate(network.gateways):
             path = f"networks.{name}.gateways[{index}]"
             if gateway.address:
                 ref = ConfigRef("MeshNetworks", "", "mesh", f"{path}.address")
                 place = _as_name(gateway.address)
                 found[DeclaredGateway(name, place, gateway.port, "", ref)] = None
-            elif is_ours:
-                ref = ConfigRef("MeshNetworks", "", "mesh", f"{path}.registryServiceName")
-                host = gateway.registry_service_name
-                found.update(dict.fromkeys(_of_service(ctx, name, host, gateway.port, ref)))
+                continue
+            ref = ConfigRef("MeshNetworks", "", "mesh", f"{path}.registryServiceName")
+            host = gateway.registry_service_name
+            for cluster in _keys_of(ctx, registries):
+                of_it = _of_service(ctx, name, host, gateway.port, ref, cluster)
+                found.update(dict.fromkeys(of_it))
     for row in ctx.where(SERVICES, "is_network_gateway", True):
         found.update(dict.fromkeys(_labelled(ctx, row)))
     return tuple(found)
@@ -71,15 +73,22 @@ def gateway_names(ctx: Ctx, _key: None) -> tuple[str, ...]:
     return tuple(sorted({each.place for each in ctx.get(declared_gateways, None) if each.is_named}))
 
 
+def _keys_of(ctx: Ctx, names: Iterable[str]) -> list[str]:
+    """Return the clusters of those names that are known, as keys have them."""
+    clusters = ctx.get(known_clusters, None)
+    known = (clusters.own, *clusters.others)
+    return [clusters.key_of(name) for name in dict.fromkeys(names) if name in known]
+
+
 def _as_name(text: str) -> str:
     return text if is_address(text) else text.lower().removesuffix(".")
 
 
 def _of_service(
-    ctx: Ctx, network: str, host: str, port: int, ref: ConfigRef
+    ctx: Ctx, network: str, host: str, port: int, ref: ConfigRef, cluster: str
 ) -> Iterator[DeclaredGateway]:
     name, _, namespace = host.removesuffix(f".svc.{ctx.get(domain, None)}").partition(".")
-    row = ctx.row(SERVICES, ObjectKey(namespace, name))
+    row = ctx.row(SERVICES, ObjectKey(namespace, name, cluster))
     if row is None:
         ctx.report(_useless(ref, f"There is no Service {host}", "Name the Service by its host."))
         return
@@ -101,6 +110,7 @@ def _at_addresses(
     ctx: Ctx, row: Service, network: str, port: int, ref: ConfigRef
 ) -> Iterator[DeclaredGateway]:
     # Only addresses that are reached from outside of the cluster count (K8-09).
+    cluster = ctx.get(known_clusters, None).name_of(row.meta.cluster)
     outer = [each.ip or _as_name(each.hostname) for each in row.status.load_balancer.ingress]
     places = dict.fromkeys((*filter(None, outer), *row.spec.external_ips))
     if row.spec.type == "NodePort" and NODE_SELECTOR_ANNOTATION in row.meta.annotations:
@@ -111,7 +121,7 @@ def _at_addresses(
         remedy = "Wait for its load balancer, or set externalIPs."
         ctx.report(_useless(ref, problem, remedy))
     for place in places:
-        yield DeclaredGateway(network, place, port, LOCAL_CLUSTER, ref)
+        yield DeclaredGateway(network, place, port, cluster, ref)
 
 
 def _of_nodes(ctx: Ctx, row: Service) -> Iterator[str]:
@@ -126,7 +136,7 @@ def _of_nodes(ctx: Ctx, row: Service) -> Iterator[str]:
         ctx.report(_useless(ref, problem, 'Write for example {"ingress": "true"}, or {} for all.'))
         return
     for node in ctx.rows(NODES):
-        if selects(wanted, node.meta.labels):
+        if node.meta.cluster == row.meta.cluster and selects(wanted, node.meta.labels):
             for each in node.status.addresses:
                 if each.type == "ExternalIP" and is_address(each.address):
                     yield each.address

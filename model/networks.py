@@ -1,5 +1,5 @@
 """
-Networks: which one an address is in, and the gateways through which the others are reached.
+Networks: the gateways through which clients reach the networks they are not in.
 
 A mesh of one network has no gateways, and then nothing here costs anything. Rows MN-01 to MN-06 of
 traffic.md; what a client is told of endpoints elsewhere is 3.12. Names of gateways are looked up by
@@ -9,19 +9,15 @@ the runtime: here is what was found (ADR 23).
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
-from pilothouse.api.names import is_address
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.endpoint import Endpoint, Health
 from pilothouse.model.inputs import RESOLVED_NAMES
-from pilothouse.model.mesh import mesh_networks
 from pilothouse.model.network_gateways import DeclaredGateway, declared_gateways
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resolved_names import ResolvedName
-from pilothouse.model.topology import default_network
 from pilothouse.model.topology_labels import CLUSTER_LABEL, LOCAL_CLUSTER
 
 _MOST: Final = 2**32 - 1
@@ -83,47 +79,6 @@ class Reach(NamedTuple):
     def connects_to(self, gateway: NetworkGateway) -> bool:
         """Tell whether the client has an address of the gateway's family."""
         return self.ipv6 if ":" in gateway.address else self.ipv4
-
-
-@query
-def registry_network(ctx: Ctx, _key: None) -> str:
-    """Return the network that everything of our own cluster is in, empty if none is named."""
-    for name, network in ctx.get(mesh_networks, None).networks.items():
-        if any(each.from_registry == LOCAL_CLUSTER for each in network.endpoints):
-            return name
-    return ""
-
-
-@query
-def network_ranges(ctx: Ctx, _key: None) -> tuple[tuple[str, str], ...]:
-    """Return (range, network), the narrowest range first."""
-    found = [
-        (each.from_cidr, name)
-        for name, network in ctx.get(mesh_networks, None).networks.items()
-        for each in network.endpoints
-        if each.from_cidr
-    ]
-    return tuple(sorted(found, key=lambda pair: (-_prefix(pair[0]), pair)))
-
-
-def _prefix(cidr: str) -> int:
-    return int(cidr.rpartition("/")[2])
-
-
-def network_at(ctx: Ctx, address: str) -> str:
-    """
-    Return the network of a workload that does not name its own (MN-01, MN-06).
-
-    The label of the root namespace goes first, then the cluster's network, then its address.
-    """
-    named = ctx.get(default_network, None) or ctx.get(registry_network, None)
-    if named:
-        return named
-    ranges = ctx.get(network_ranges, None)
-    if not ranges or not is_address(address):
-        return ""
-    place = ip_address(address)
-    return next((name for cidr, name in ranges if place in ip_network(cidr, strict=False)), "")
 
 
 @query
@@ -205,6 +160,6 @@ def through_gateways(
             weight=min(weights[health], _MOST),
             locality=locality,
             network=way.network,
-            labels=((CLUSTER_LABEL, way.cluster),) if way.cluster else (),
+            cluster=way.cluster or LOCAL_CLUSTER,
             takes_mutual_tls=True,
         )

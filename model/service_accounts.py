@@ -14,7 +14,7 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.model.endpoint import account_path
 from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.entry_traits import entry_traits
-from pilothouse.model.inputs import SERVICES
+from pilothouse.model.kubernetes_services import service_rows
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.services import ServiceKey, service
 
@@ -62,12 +62,12 @@ def service_identities(ctx: Ctx, key: ServiceKey) -> tuple[str, ...]:
 
 
 def _annotated(ctx: Ctx, key: ObjectKey, domain: str) -> Iterator[str]:
-    """Yield what annotations of a Kubernetes Service add: accounts of other places (K8-10)."""
-    row = ctx.row(SERVICES, key)
-    annotations = row.meta.annotations if row else {}
-    for name in _listed(annotations.get(KUBERNETES_ACCOUNTS, "")):
-        yield f"{SPIFFE}{domain}/{account_path(key.namespace, name)}"
-    yield from _listed(annotations.get(CANONICAL_ACCOUNTS, ""))
+    """Yield what annotations of a Service add, in all its clusters: other accounts (K8-10)."""
+    for row in service_rows(ctx, key):
+        annotations = row.meta.annotations
+        for name in _listed(annotations.get(KUBERNETES_ACCOUNTS, "")):
+            yield f"{SPIFFE}{domain}/{account_path(key.namespace, name)}"
+        yield from _listed(annotations.get(CANONICAL_ACCOUNTS, ""))
 
 
 def _listed(text: str) -> Iterator[str]:

@@ -5,11 +5,13 @@ Queries over the few objects that say it, so that a change of such an object sto
 answer changes too.
 """
 
+from collections.abc import Hashable
 from typing import Final
 
 from pilothouse.api.meta import ObjectKey, ObjectMeta
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.clusters import unplaced
 from pilothouse.model.distribution import (
     DISTRIBUTION_ANNOTATION,
     Distribution,
@@ -32,9 +34,10 @@ _OLD_ZONE_LABEL: Final = "failure-domain.beta.kubernetes.io/zone"
 
 
 @query
-def node_locality(ctx: Ctx, name: str) -> Locality:
-    """Return where a Kubernetes node is, as its labels say (K8-17)."""
-    node = ctx.row(NODES, ObjectKey("", name)) if name else None
+def node_locality(ctx: Ctx, place: Hashable) -> Locality:
+    """Return where a node is, as its labels say (K8-17); its name is `placed` in its cluster."""
+    cluster, name = unplaced(place)
+    node = ctx.row(NODES, ObjectKey("", name, cluster)) if name else None
     labels = node.meta.labels if node else {}
     return Locality(
         region=labels.get(REGION_LABEL) or labels.get(_OLD_REGION_LABEL, ""),
@@ -44,16 +47,20 @@ def node_locality(ctx: Ctx, name: str) -> Locality:
 
 
 @query
-def default_network(ctx: Ctx, _key: None) -> str:
-    """Return the network of workloads that say nothing: a label of the root namespace (MN-06)."""
-    root = ctx.row(NAMESPACES, ObjectKey("", ctx.get(mesh_config, None).root_namespace))
+def default_network(ctx: Ctx, cluster: str) -> str:
+    """Return the network of a cluster, by a label of its root namespace; often none (MN-06)."""
+    root = ctx.row(NAMESPACES, ObjectKey("", ctx.get(mesh_config, None).root_namespace, cluster))
     return root.meta.labels.get(NETWORK_LABEL, "") if root else ""
 
 
 @query
-def has_pods(ctx: Ctx, namespace: str) -> bool:
-    """Tell whether pods of a namespace are known at all; where none is, none is waited for."""
-    return namespace in ctx.index_values(PODS, "namespace")
+def has_pods(ctx: Ctx, place: Hashable) -> bool:
+    """
+    Tell whether pods of a namespace are known at all; where none is, none is waited for.
+
+    The namespace is `placed` in a cluster.
+    """
+    return place in ctx.index_values(PODS, "namespace")
 
 
 def distribution(ctx: Ctx, meta: ObjectMeta, field: str = "") -> Distribution:
@@ -65,13 +72,13 @@ def distribution(ctx: Ctx, meta: ObjectMeta, field: str = "") -> Distribution:
         ctx.report(_unknown(meta, "spec.trafficDistribution", field))
     if meta.annotations.get(DISTRIBUTION_ANNOTATION):
         return _annotated(ctx, meta)
-    return ctx.get(namespace_distribution, meta.namespace)
+    return ctx.get(namespace_distribution, ObjectKey("", meta.namespace, meta.cluster))
 
 
 @query
-def namespace_distribution(ctx: Ctx, name: str) -> Distribution:
+def namespace_distribution(ctx: Ctx, key: ObjectKey) -> Distribution:
     """Return the distribution of services of a namespace that say nothing themselves (SE-14)."""
-    row = ctx.row(NAMESPACES, ObjectKey("", name))
+    row = ctx.row(NAMESPACES, key)
     return _annotated(ctx, row.meta) if row else Distribution.ANY
 
 

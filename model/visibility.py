@@ -44,21 +44,22 @@ def reach(export_to: tuple[str, ...], client: str) -> Reach:
     return Reach.NAMED if client in export_to else Reach.OWN_NAMESPACE
 
 
-def is_discovered(ctx: Ctx, namespace: str) -> bool:
+def is_discovered(ctx: Ctx, namespace: str, cluster: str = "") -> bool:
     """
     Tell whether the objects of a namespace take part in the mesh (MC-25).
 
-    Without discoverySelectors all do. A namespace need not be there as an object.
+    Without discoverySelectors all do. A namespace need not be there as an object; each cluster's
+    own decides for what is there (kube/controller: filters of a client).
     """
     if not ctx.get(mesh_config, None).discovery_selectors:
         return True
-    return ctx.get(discovered, namespace)
+    return ctx.get(discovered, ObjectKey("", namespace, cluster))
 
 
 @query
-def discovered(ctx: Ctx, namespace: str) -> bool:
-    """Tell whether a discoverySelector matches a namespace; say so if none does."""
-    row = ctx.row(NAMESPACES, ObjectKey("", namespace))
+def discovered(ctx: Ctx, key: ObjectKey) -> bool:
+    """Tell whether a discoverySelector matches a namespace of a cluster; say so if none does."""
+    row, namespace = ctx.row(NAMESPACES, key), key.name
     labels = {NAME_LABEL: namespace, **(row.meta.labels if row else {})}
     selectors = ctx.get(mesh_config, None).discovery_selectors
     if not selectors or any(selector.matches(labels) for selector in selectors):
@@ -67,7 +68,7 @@ def discovered(ctx: Ctx, namespace: str) -> bool:
         Finding(
             Severity.INFO,
             "NamespaceNotDiscovered",
-            ConfigRef("Namespace", "", namespace, "metadata.labels"),
+            ConfigRef("Namespace", "", namespace, "metadata.labels", cluster=key.cluster),
             f"No discoverySelector matches namespace {namespace}; its objects are left out.",
             "Label the namespace, or extend discoverySelectors in the mesh config.",
         )

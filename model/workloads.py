@@ -12,6 +12,7 @@ from pilothouse.api.kubernetes_core import Pod
 from pilothouse.api.meta import ObjectKey, selects
 from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.core import Ctx, query
+from pilothouse.model.clusters import placed
 from pilothouse.model.inputs import (
     ENDPOINT_SLICES,
     ENDPOINTS,
@@ -21,18 +22,15 @@ from pilothouse.model.inputs import (
     SERVICES,
     WORKLOAD_ENTRIES,
 )
-from pilothouse.model.networks import network_at
+from pilothouse.model.kubernetes_services import service_in_cluster
+from pilothouse.model.mesh import known_clusters
 from pilothouse.model.pod_endpoints import is_finished, pod_at
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import Locality, Proxy
-from pilothouse.model.services import (
-    Port,
-    Service,
-    entry_services,
-    kubernetes_service,
-)
+from pilothouse.model.services import Port, Service, entry_services
 from pilothouse.model.topology import node_locality
 from pilothouse.model.topology_labels import WHERE_LABELS, labelled_locality, with_topology
+from pilothouse.model.topology_networks import home_of, network_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,24 +52,31 @@ def workload_labels(ctx: Ctx, proxy: Proxy) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(entry.all_labels.items())) if entry else proxy.labels
 
 
+def cluster_of_proxy(ctx: Ctx, proxy: Proxy) -> str:
+    """Return the cluster a proxy is in, as keys have it: the one it names, if known (NM-04)."""
+    return ctx.get(known_clusters, None).key_of(proxy.cluster_id)
+
+
 def pod_of(ctx: Ctx, proxy: Proxy) -> Pod | None:
     """Return a proxy's pod: by name, which host-network pods need, else by address (K8-16)."""
-    named = ctx.row(PODS, ObjectKey(proxy.namespace, proxy.name))
+    cluster = cluster_of_proxy(ctx, proxy)
+    named = ctx.row(PODS, ObjectKey(proxy.namespace, proxy.name, cluster))
     if named is not None and not is_finished(named):
         return named
     for ip in proxy.ips:
-        pod = pod_at(ctx, ip)
+        pod = pod_at(ctx, ip, cluster)
         if pod is not None and pod.meta.namespace == proxy.namespace:
             return pod
     return None
 
 
 def entry_of(ctx: Ctx, proxy: Proxy) -> WorkloadEntry | None:
-    """Return the WorkloadEntry of a proxy that is no pod."""
-    for ip in proxy.ips:
-        for entry in ctx.where(WORKLOAD_ENTRIES, "address", ip):
-            if entry.meta.namespace == proxy.namespace:
-                return entry
+    """Return the WorkloadEntry of a proxy that is no pod: one of its own cluster, else of ours."""
+    for cluster in dict.fromkeys((cluster_of_proxy(ctx, proxy), "")):
+        for ip in proxy.ips:
+            for entry in ctx.where(WORKLOAD_ENTRIES, "address", ip):
+                if (entry.meta.namespace, entry.meta.cluster) == (proxy.namespace, cluster):
+                    return entry
     return None
 
 
@@ -86,13 +91,18 @@ def where_it_runs(ctx: Ctx, proxy: Proxy) -> dict[str, str]:
         locality = Locality.parse(entry.spec.locality)
     locality = locality or labelled_locality(labels)
     if locality is None and pod is not None and pod.spec.node_name:
-        locality = ctx.get(node_locality, pod.spec.node_name)
+        locality = ctx.get(node_locality, placed(pod.spec.node_name, pod.meta.cluster))
     if not locality:
         is_labelled = any(labels.get(name) for name in WHERE_LABELS)
         locality = Locality() if is_labelled else proxy.locality
-    network = network_at(ctx, proxy.ips[0]) if pod else entry.spec.network if entry else ""
+    home = ctx.get(home_of, pod.meta.cluster if pod else "")
+    network = network_at(ctx, proxy.ips[0], home) if pod else entry.spec.network if entry else ""
     network = network or proxy.network
-    return with_topology(labels, locality, node=node, network=network, cluster=proxy.cluster_id)
+    clusters = ctx.get(known_clusters, None)
+    # Workloads may be labelled with clusters that nothing else is known of; these proxies say it.
+    said = "" if clusters.others else proxy.cluster_id
+    cluster = said or clusters.name_of(cluster_of_proxy(ctx, proxy))
+    return with_topology(labels, locality, node=node, network=network, cluster=cluster)
 
 
 @query
@@ -115,9 +125,10 @@ def targets(ctx: Ctx, proxy: Proxy) -> tuple[Target, ...]:
 
 
 def _selecting(ctx: Ctx, proxy: Proxy, labels: dict[str, str]) -> Iterator[Service]:
-    for row in ctx.where(SERVICES, "namespace", proxy.namespace):
+    cluster = cluster_of_proxy(ctx, proxy)
+    for row in ctx.where(SERVICES, "namespace", placed(proxy.namespace, cluster)):
         if row.spec.selector and selects(row.spec.selector, labels):
-            service = ctx.get_or_none(kubernetes_service, row.meta.key)
+            service = service_in_cluster(ctx, row.meta.key)
             if service is not None:
                 yield service
     for entry in ctx.where(SERVICE_ENTRIES, "namespace", proxy.namespace):
@@ -129,16 +140,18 @@ def _selecting(ctx: Ctx, proxy: Proxy, labels: dict[str, str]) -> Iterator[Servi
 def _listing(ctx: Ctx, proxy: Proxy) -> Iterator[Service]:
     # A service that lists the proxy's address itself, by slice, Endpoints or inline endpoint.
     names: set[ObjectKey] = set()
+    cluster = cluster_of_proxy(ctx, proxy)
     for ip in proxy.ips:
-        for row in ctx.where(ENDPOINT_SLICES, "address", ip):
+        place = placed(ip, cluster)
+        for row in ctx.where(ENDPOINT_SLICES, "address", place):
             owner = row.meta.labels.get(SERVICE_LABEL)
             if owner:
-                names.add(ObjectKey(row.meta.namespace, owner))
-        names.update(row.meta.key for row in ctx.where(ENDPOINTS, "address", ip))
+                names.add(ObjectKey(row.meta.namespace, owner, cluster))
+        names.update(row.meta.key for row in ctx.where(ENDPOINTS, "address", place))
         for entry in ctx.where(SERVICE_ENTRIES, "address", ip):
             yield from ctx.get_or_none(entry_services, entry.meta.key) or ()
     for key in sorted(names):
-        service = ctx.get_or_none(kubernetes_service, key)
+        service = service_in_cluster(ctx, key)
         if service is not None:
             yield service
 
@@ -151,8 +164,11 @@ def _target_number(
         return listed
     if isinstance(port.target, str):
         if pod is None:
-            # Without the pod only the proxy itself knows its container ports (K8-04, NM-10).
-            return dict(proxy.ports).get(port.target)
+            # Without the pod only an entry, and the proxy itself, know ports by name (WE-06,
+            # K8-04, NM-10).
+            entry = entry_of(ctx, proxy)
+            named = entry.spec.ports if entry else {}
+            return named.get(port.target) or dict(proxy.ports).get(port.target)
         return next(
             (
                 p.container_port
@@ -169,7 +185,8 @@ def _listed_number(ctx: Ctx, proxy: Proxy, service: Service, port: Port) -> int 
     owner = ObjectKey(service.namespace, service.key.name)
     for ip in proxy.ips:
         if service.is_kubernetes:
-            for row in ctx.where(ENDPOINT_SLICES, "address", ip):
+            place = placed(ip, cluster_of_proxy(ctx, proxy))
+            for row in ctx.where(ENDPOINT_SLICES, "address", place):
                 if row.meta.labels.get(SERVICE_LABEL) != owner.name:
                     continue
                 for listed in row.ports or ():

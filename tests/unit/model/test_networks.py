@@ -22,12 +22,12 @@ from pilothouse.model.networks import (
     NetworkGateways,
     Reach,
     has_gateways,
-    network_at,
     network_gateways,
     through_gateways,
 )
 from pilothouse.model.resolved_names import ResolvedName
-from pilothouse.model.topology_labels import CLUSTER_LABEL
+from pilothouse.model.topology_labels import LOCAL_CLUSTER
+from pilothouse.model.topology_networks import home_of, network_at
 
 ANYWHERE = Reach(network="here", ipv4=True, ipv6=True, crosses=True)
 
@@ -35,7 +35,7 @@ ANYWHERE = Reach(network="here", ipv4=True, ipv6=True, crosses=True)
 @query
 def place(ctx: Ctx, address: str) -> str:
     """The network of an address."""
-    return network_at(ctx, address)
+    return network_at(ctx, address, ctx.get(home_of, ""))
 
 
 def graph_of(networks, *objects):
@@ -68,7 +68,7 @@ def endpoint(name, network="", *, mutual=True, weight=1, health=Health.HEALTHY, 
         weight=weight,
         health=health,
         takes_mutual_tls=mutual,
-        labels=((CLUSTER_LABEL, cluster),) if cluster else (),
+        cluster=cluster or LOCAL_CLUSTER,
     )
 
 
