@@ -6,6 +6,7 @@ large it is. The identity that is certified is the caller's, whatever the reques
 codes and texts are Istio's (security.md C-W-1 to C-W-5, C-A-6, C-A-9, C-S-6).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -34,6 +35,10 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024
 """A request is 2 KB, with hints for node agents some more."""
 
 _NO_IMPERSONATION: Final = "request impersonation authentication failure"
+_MESSAGE_SECONDS: Final = 10.0
+"""How long a caller that is known may take to say what it wants."""
+_KNOWN_SECONDS: Final = 1.0
+"""How long it is taken for granted that a credential still counts."""
 _LONGEST_SECONDS: Final = 10**9
 """Any longer lifetime is as wrong as this one, and fits a timedelta."""
 
@@ -79,6 +84,8 @@ class CertificateService:
         self._authenticate = authenticate
         self._observer = observer
         self._gate = gate or Gate()
+        self.message_seconds = _MESSAGE_SECONDS
+        self.known_seconds = _KNOWN_SECONDS
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return what a `grpc.aio` server mounts."""
@@ -109,18 +116,29 @@ class CertificateService:
         An abort keeps all frames that it passes through until the garbage collector comes by, so
         it must not pass through one that holds a message of many megabytes.
         """
-        data: object = await context.read()
+        known_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self.message_seconds):
+                data: object = await context.read()
+        except TimeoutError:
+            return grpc.StatusCode.DEADLINE_EXCEEDED, "no request for a certificate came"
         try:
             request = _decode(data)
             if request.metadata.fields["ImpersonatedIdentity"].string_value:
                 # For node agents, whom no rule here knows.
                 return grpc.StatusCode.UNAUTHENTICATED, _NO_IMPERSONATION
             async with self._gate:
+                if asyncio.get_running_loop().time() - known_at > self.known_seconds:
+                    # What was revoked or has ended meanwhile must not be changed into a
+                    # certificate that lives for weeks.
+                    caller = await self._authenticate(context)
                 chain = await self._issuer.sign(
                     request.csr.encode(),
                     caller.identity,
                     timedelta(seconds=min(max(request.validity_duration, 0), _LONGEST_SECONDS)),
                 )
+        except NotAuthenticated as unknown:
+            return grpc.StatusCode.UNAUTHENTICATED, str(unknown)
         except Refusal as refusal:
             self._observer.refused(caller, refusal)
             return _status(refusal), f"CSR signing error ({refusal})"
