@@ -16,6 +16,9 @@ from typing import Final
 from pilothouse.graph.findings import ConfigRef
 
 MAX_ERROR_LENGTH: Final = 1_024
+MAX_SEARCHED_LENGTH: Final = 16 * 1024
+MAX_LISTED_LENGTH: Final = 256 * 1024
+"""How much of an error text is looked at: what a proxy writes must not cost minutes."""
 
 _PARTIAL: Final = re.compile(r"Error adding/updating (cluster|listener)\(s\) ")
 # A name ends where no character follows that could continue it: `a` is not in `a.b` or `a|b`.
@@ -58,22 +61,23 @@ def truncated(error: str) -> str:
 
 
 def blame(error: str, names: Iterable[str]) -> Blame:
-    """Find which of the `names` sent an error text is about."""
-    partial = _PARTIAL.search(error)
+    """
+    Find which of the `names` sent an error text is about.
+
+    Of a very long text only the beginning is read, and then it tells nothing of the names that are
+    not found.
+    """
+    partial = _PARTIAL.search(error, 0, MAX_SEARCHED_LENGTH)
     if partial is None:
+        error = error[:MAX_SEARCHED_LENGTH]
         # One fault stopped it, so two names in the text leave open which of them is at fault.
         hits = [name for name in names if name and _is_named(error, name)]
         return Blame(frozenset(hits if len(hits) == 1 else ()), is_partial=False)
-    listed = error[partial.end() :]
-    found = frozenset(n for n in names if n and _is_listed(listed, n))
-    return Blame(found, is_partial=bool(found))
-
-
-def _is_listed(listed: str, name: str) -> bool:
+    listed = error[partial.end() : MAX_LISTED_LENGTH]
     # Entries are `NAME: reason`, joined by ", " or newlines.
-    if name not in listed:
-        return False
-    return re.search(rf"(?:^|, |\n){re.escape(name)}: ", listed) is not None
+    entries = {entry.partition(": ")[0] for entry in re.split(", |\n", listed) if ": " in entry}
+    found = frozenset(name for name in names if name in entries)
+    return Blame(found, is_partial=bool(found) and len(error) <= MAX_LISTED_LENGTH)
 
 
 def _is_named(error: str, name: str) -> bool:

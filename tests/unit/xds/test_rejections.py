@@ -1,6 +1,12 @@
 """Reading the error texts of Envoy 1.40."""
 
-from pilothouse.xds.rejections import MAX_ERROR_LENGTH, blame, truncated
+from pilothouse.xds.rejections import (
+    MAX_ERROR_LENGTH,
+    MAX_LISTED_LENGTH,
+    MAX_SEARCHED_LENGTH,
+    blame,
+    truncated,
+)
 
 NAMES = ("outbound|80||a.b", "outbound|80||a.b.c", "0.0.0.0_80", "80")
 
@@ -43,3 +49,18 @@ def test_a_list_that_names_nobody_proves_nothing_was_applied():
 def test_errors_are_kept_short():
     assert truncated("x") == "x"
     assert len(truncated("x" * 5_000)) == MAX_ERROR_LENGTH
+
+
+def test_of_endless_errors_the_beginning_is_read():
+    """A proxy may write 16 MB; with 10,000 names in it that must not cost minutes of the server."""
+    verdict = blame("no good: 80" + "x" * MAX_SEARCHED_LENGTH * 50, ("80x", "9080"))
+    assert verdict.names == frozenset()
+    assert blame("no good: 80 " + "x" * MAX_SEARCHED_LENGTH, ("80",)).names == {"80"}
+    assert blame(" " * MAX_SEARCHED_LENGTH + "no good: 80", ("80",)).names == frozenset()
+
+
+def test_of_an_endless_list_the_rest_counts_as_not_applied():
+    """Else clusters whose refusal was not read would count as accepted."""
+    text = "Error adding/updating cluster(s) outbound|80||a.b: bad, " + "x: y, " * MAX_LISTED_LENGTH
+    verdict = blame(text + "outbound|80||a.b.c: worse", NAMES)
+    assert (verdict.names, verdict.is_partial) == ({"outbound|80||a.b"}, False)
