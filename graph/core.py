@@ -4,7 +4,9 @@ The incremental engine: push invalidation, pull evaluation, early cut-off.
 A query is a pure function of (ctx, key); everything else it knows it reads through ``ctx``, and the
 graph records each read. Changing an input marks what depends on it *maybe stale*; reading a maybe
 stale node first asks whether a dependency really changed, and runs again only then. A node whose
-new value equals its old one stops the wave. The engine knows no word of the mesh and does no I/O.
+new value equals its old one stops the wave. At a *firewall* the marking itself waits: it is settled
+first, and those behind it are marked only if its value has changed (ADR 24). The engine knows no
+word of the mesh and does no I/O.
 
 A query that raises keeps its last good value and reports the failure as a finding, its own if it
 raises `Withheld` (the one rule that depends on history; `pilothouse.graph.explain` skips them).
@@ -19,6 +21,7 @@ from pilothouse.graph.findings import ConfigRef, Finding, Severity, Withheld
 from pilothouse.graph.nodes import CLEAN, MAYBE, NEW, RUNNING, ItemRead, same_items
 from pilothouse.graph.nodes import Node as Node
 from pilothouse.graph.nodes import Query as Query
+from pilothouse.graph.nodes import firewall as firewall
 from pilothouse.graph.nodes import query as query
 from pilothouse.graph.tables import ALL, KEYS, CellKey, Table, TableStore
 
@@ -49,7 +52,7 @@ class Ctx:
 
         Raises: QueryFailed: It has none, not even an old one.
         """
-        node = self._graph.fresh(query, key)
+        node = self._graph.read(query, key)
         self._deps[node] = True
         if node.error is not None:
             raise QueryFailed(f"{query.name} failed") from node.error
@@ -62,7 +65,7 @@ class Ctx:
         Depends on that entry only: for a mapping that many read and few changes concern.
         Raises: QueryFailed: The query has no value.
         """
-        node = self._graph.fresh(query, key)
+        node = self._graph.read(query, key)
         self._deps.setdefault(node, False)
         if node.error is not None:
             self._deps[node] = True
@@ -73,7 +76,7 @@ class Ctx:
 
     def get_or_none(self, query: Query[K, V], key: K) -> V | None:
         """Return the value of another query, or None where it failed (it has said so itself)."""
-        node = self._graph.fresh(query, key)
+        node = self._graph.read(query, key)
         self._deps[node] = True
         return None if node.error is not None else cast("V", node.value)
 
@@ -109,10 +112,15 @@ class Ctx:
 
 @dataclass(slots=True)
 class Stats:
-    """Work done since the last commit began: nodes run, by query name, and what these read."""
+    """
+    Work done since the last commit began: nodes run, by query name, and what these read.
+
+    `verified` counts the nodes that were looked at and did not have to run.
+    """
 
     recomputed: dict[str, int] = field(default_factory=dict)
     reads: int = 0
+    verified: int = 0
 
     @property
     def total(self) -> int:
@@ -131,11 +139,15 @@ class Graph:
     def __init__(self) -> None:
         """Start empty."""
         self.revision = 0
+        # Times of nodes: counts commits, and within them each wave that a firewall lets on.
+        self.moment = 0
         self.stats = Stats()
         self._stores: dict[str, TableStore] = {}
         self._cells: dict[str, dict[CellKey, Node]] = {}
         self._nodes: dict[Query[Any, Any], dict[Any, Node]] = {}
         self._dirty: dict[Node, None] = {}
+        # Firewalls at which a wave waits, with when their values last changed before it came.
+        self._waiting: dict[Node, int] = {}
         self._unused: dict[Node, int] = {}
         self._asked: set[Node] = set()
         self._speaking: dict[Node, None] = {}
@@ -158,6 +170,7 @@ class Graph:
         Counts of `stats` start anew. Nothing is computed here.
         """
         self.revision += 1
+        self.moment += 1
         self.stats = Stats()
         changed = 0
         touched: dict[Node, Table[Any, Any]] = {}
@@ -180,7 +193,7 @@ class Graph:
         if value == node.value:
             return
         node.value = value
-        node.changed_at = self.revision
+        node.changed_at = self.moment
         self._invalidate(node)
 
     def _invalidate(self, origin: Node) -> None:
@@ -191,7 +204,34 @@ class Graph:
                     dependent.state = MAYBE
                     if dependent.pins:
                         self._dirty[dependent] = None
-                    stack.append(dependent)
+                    if cast("Query[Any, Any]", dependent.query).rank and dependent.rdeps:
+                        self._waiting[dependent] = dependent.changed_at
+                    else:
+                        stack.append(dependent)
+
+    def settle_firewalls(self) -> Iterator[Node]:
+        """
+        Settle the firewalls at which waves wait, those of lowest rank first; yield after each.
+
+        May be left unfinished between two: whoever reads finishes it. What runs out of rank's
+        order has seen an old value; it is marked when the wave gets there, and runs once more.
+        """
+        while self._waiting:
+            lowest = min(node.query.rank for node in self._waiting if node.query)
+            for node in [each for each in self._waiting if each.query and each.query.rank == lowest]:
+                changed_before = self._waiting.pop(node, None)
+                if changed_before is None:
+                    continue  # a reader was faster
+                if node.state is MAYBE:
+                    self._settle(node)
+                if node.changed_at != changed_before:
+                    self.moment += 1
+                    self._invalidate(node)
+                yield node
+
+    def _let_waves_on(self) -> None:
+        for _ in self.settle_firewalls():
+            pass
 
     def cell(self, table: Table[Any, Any], cell: CellKey) -> Node:
         """Return the node of an input cell."""
@@ -201,7 +241,7 @@ class Graph:
         if node is None:
             node = cells[cell] = Node(None, (table.name, cell))
             node.value = store.read(cell)
-            node.changed_at = self.revision
+            node.changed_at = self.moment
             node.state = CLEAN
         return node
 
@@ -223,6 +263,12 @@ class Graph:
 
     def fresh(self, query: Query[Any, Any], key: Any) -> Node:
         """Return the node of a query, up to date."""
+        if self._waiting:
+            self._let_waves_on()
+        return self.read(query, key)
+
+    def read(self, query: Query[Any, Any], key: Any) -> Node:
+        """Return the node of a query as `fresh` does, for queries that run."""
         nodes = self._nodes.get(query)
         if nodes is None:
             nodes = self._nodes[query] = {}
@@ -245,7 +291,8 @@ class Graph:
                     break
             else:
                 node.state = CLEAN
-                node.verified_at = self.revision
+                node.verified_at = self.moment
+                self.stats.verified += 1
                 return
         self._run(node)
 
@@ -279,12 +326,12 @@ class Graph:
         if error is not None:
             if is_first or node.error is not None:
                 node.error = error
-                node.changed_at = self.revision
+                node.changed_at = self.moment
         elif is_first or node.error is not None or value != node.value:
             node.value, node.error = value, None
-            node.changed_at = self.revision
+            node.changed_at = self.moment
         node.state = CLEAN
-        node.verified_at = self.revision
+        node.verified_at = self.moment
 
     def _rewire(self, node: Node, deps: dict[Node, bool]) -> None:
         old = node.deps
@@ -327,6 +374,7 @@ class Graph:
 
     def take_dirty(self) -> tuple[Node, ...]:
         """Return the pinned nodes that may have changed since the last call, and forget them."""
+        self._let_waves_on()
         dirty = tuple(self._dirty)
         self._dirty.clear()
         return dirty
@@ -382,6 +430,7 @@ class Graph:
             self._asked.discard(node)
             if node.rdeps or node.pins:
                 continue
+            self._waiting.pop(node, None)
             if node.query is None:
                 table, cell = node.key
                 if self._cells[table].get(cell) is node:

@@ -21,13 +21,19 @@ FEW_DEPENDENTS: Final = 64
 
 
 class Query(Generic[K, V_co]):
-    """A named pure function that the graph memoises per key."""
+    """
+    A named pure function that the graph memoises per key.
 
-    __slots__ = ("compute", "name")
+    With a `rank` it is a firewall: its readers hear of a change above it only once its own value
+    is known to have changed. A firewall may rest on firewalls of lower rank only.
+    """
 
-    def __init__(self, compute: Callable[["Ctx", K], V_co]) -> None:
+    __slots__ = ("compute", "name", "rank")
+
+    def __init__(self, compute: Callable[["Ctx", K], V_co], rank: int = 0) -> None:
         """Wrap `compute`; its qualified name is the query's name."""
         self.compute = compute
+        self.rank = rank
         self.name = f"{compute.__module__.removeprefix('pilothouse.')}.{compute.__name__}"
 
     def __repr__(self) -> str:
@@ -38,6 +44,15 @@ class Query(Generic[K, V_co]):
 def query(compute: Callable[["Ctx", K], V]) -> Query[K, V]:
     """Declare a query; use as a decorator."""
     return Query(compute)
+
+
+def firewall(rank: int) -> Callable[[Callable[["Ctx", K], V]], Query[K, V]]:
+    """
+    Declare a query at which a wave waits; use as a decorator with a rank of 1 or more.
+
+    For what many rest on and few changes change: it is run after a commit, asked for or not.
+    """
+    return lambda compute: Query(compute, rank)
 
 
 class State(IntEnum):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.virtual_service import Destination, HttpRoute, VirtualService
-from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.core import Ctx, firewall, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.delegation import Rule, http_rules
 from pilothouse.model.hosts import is_wildcard, matches, resolve_short_name, specificity
@@ -140,7 +140,7 @@ def _need(to: Destination, clients: tuple[str, ...]) -> Need:
     return Need(to.host, to.port.number if to.port else 0, clients)
 
 
-@query
+@firewall(1)
 def routings(ctx: Ctx, _key: None) -> tuple[Routing, ...]:
     """Return the summaries of all VirtualServices for sidecars, the oldest first."""
     found = (ctx.get_or_none(routing, key) for key in ctx.keys(VIRTUAL_SERVICES))

@@ -144,11 +144,12 @@ class MadeMesh:
 
     def edit(self, *documents: dict[str, Any]) -> Run:
         """Commit and look at what has to be looked at, as the server does."""
+        before = self.graph.moment
         self._commit(list(documents))
         dirty = self.graph.take_dirty()
         for node in dirty:
             self.graph.fresh(node.query, node.key)
-        changed = sum(node.changed_at == self.graph.revision for node in dirty)
+        changed = sum(node.changed_at > before for node in dirty)
         stats = self.graph.stats
         return Run(dict(stats.recomputed), len(dirty), changed, stats.reads)
 
