@@ -16,7 +16,7 @@ from typing import Final
 from pilothouse.graph.findings import ConfigRef
 
 MAX_ERROR_LENGTH: Final = 1_024
-MAX_SEARCHED_LENGTH: Final = 16 * 1024
+MAX_SEARCHED_LENGTH: Final = 4 * 1024
 MAX_LISTED_LENGTH: Final = 256 * 1024
 """How much of an error text is looked at: what a proxy writes must not cost minutes."""
 
