@@ -82,6 +82,11 @@ def read_plugged_in(directory: Path, now: datetime) -> CaMaterial | None:
         raise BadPluggedIn(directory, failure.problem) from failure
 
 
+def has_plugged_in(directory: Path) -> bool:
+    """Tell whether there is an authority to read. Raises: BadPluggedIn: Only part of one."""
+    return _form_of(directory) is not None
+
+
 def stamp(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
     """Return what changes when a file of the set does: name, inode, size, time of each."""
     found = []

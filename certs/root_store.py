@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from pilothouse.certs.issued import KeyAlgorithm
 from pilothouse.certs.material import (
@@ -93,6 +94,14 @@ def read_state(directory: Path) -> RootRotation | None:
         return msgspec.json.decode(text, type=RootRotation)
     except msgspec.DecodeError as failure:
         raise BadRoot(directory, f"{STATE_FILE} is damaged: {failure}.") from failure
+
+
+def has_root(directory: Path) -> bool:
+    """Tell whether there is, or was meant to be, a root in a directory; it may be damaged."""
+    found = (STATE_FILE, OLD_KEY_FILE, OLD_CERTIFICATE_FILE)
+    return any((directory / name).exists() for name in found) or any(
+        directory.glob("root-*cert.pem")
+    )
 
 
 class RootStore:
@@ -177,6 +186,12 @@ class RootStore:
     def begins(self) -> datetime:
         """Return when the root that signs began. Raises: BadRoot."""
         return self._certificates(self.rotation.signer)[0].not_valid_before_utc
+
+    def trust_domain(self) -> str:
+        """Return the trust domain that the root that signs is called after. Raises: BadRoot."""
+        subject = self._certificates(self.rotation.signer)[0].subject
+        names = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+        return str(names[0].value) if names else ""
 
     def request(
         self, trust_domain: str, now: datetime, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256

@@ -139,10 +139,7 @@ def root(*, ca_dir: Path, out: Path | None) -> int:
 @click.option(
     "--cancel", is_flag=True, help="Keep the old root, if the new one has not signed yet."
 )
-@click.option("--trust-domain", default="cluster.local", hidden=True)
-def rotate(
-    *, ca_dir: Path, key_algorithm: str | None, go_on: bool, cancel: bool, trust_domain: str
-) -> int:
+def rotate(*, ca_dir: Path, key_algorithm: str | None, go_on: bool, cancel: bool) -> int:
     """Begin to replace the root by a new one.
 
     The server first has all proxies trust both, then signs with the new one, then drops the old
@@ -156,14 +153,16 @@ def rotate(
     request = RotationRequest(action=action, phase=rotation.phase, algorithm=algorithm)
     now = datetime.now(UTC)
     try:
-        store = RootStore.open(ca_dir, trust_domain, now, exclusive=True)
+        store = RootStore.open(ca_dir, "", now, exclusive=True)
     except BadRoot as busy:
         if not busy.is_in_use:
             raise
         _ask_server(ca_dir, request)
     else:
         try:
-            take(store, request, trust_domain, algorithm or KeyAlgorithm.ECDSA_P256, now)
+            # Nobody is there who knows the mesh's trust domain now; istiod keeps the name too.
+            domain = store.trust_domain()
+            take(store, request, domain, algorithm or KeyAlgorithm.ECDSA_P256, now)
         finally:
             store.close()
         click.echo("No server uses this directory at present; the next one goes on from here.")

@@ -30,13 +30,14 @@ from pilothouse.certs.plugged_in import (
     chain_end,
     check_change,
     first_end,
+    has_plugged_in,
     read_plugged_in,
     root_fingerprints,
     stamp,
 )
 from pilothouse.certs.private_files import make_private_directory
 from pilothouse.certs.refusals import Refusal
-from pilothouse.certs.root_store import BadRoot, RootStore, lock_directory
+from pilothouse.certs.root_store import BadRoot, RootStore, has_root, lock_directory
 from pilothouse.certs.rotation import Phase
 from pilothouse.certs.rotation_files import (
     RotationStatus,
@@ -134,13 +135,16 @@ class MeshAuthority:
 
     # -- start and end ----------------------------------------------------------------------------
 
-    async def start(self, trust_domain: str) -> None:
+    async def start(self, trust_domain: Callable[[], Awaitable[str]]) -> None:
         """
-        Open the material, or make a root for `trust_domain`, and start to sign.
+        Open the material, or make a root, and start to sign.
+
+        `trust_domain` is asked only if there has to be a root, which is called after it (C-R-1).
 
         Raises: BadRoot, BadMaterial, SigningFailed: There is no usable authority.
         """
-        self._material = self._open(trust_domain)
+        is_new = self._needs_root()
+        self._material = self._open(await trust_domain() if is_new else "")
         self._issued_by = self._material.certificate_pem
         self._journal = _open_journal(self._settings.directory)
         self._held = HeldCertificates(
@@ -164,7 +168,7 @@ class MeshAuthority:
                 clock=self._clock,
                 monotonic=time.monotonic,
                 settle=self._settings.settle,
-                trust_domain=trust_domain,
+                trust_domain=lambda: next(iter(self._trust_domains())),
                 algorithm=self._settings.algorithm,
             )
         self._tell()
@@ -180,6 +184,12 @@ class MeshAuthority:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _needs_root(self) -> bool:
+        plugged_in, directory = self._settings.plugged_in, self._settings.directory
+        if plugged_in is not None and has_plugged_in(plugged_in):
+            return False
+        return directory is None or not has_root(directory)
 
     def _open(self, trust_domain: str) -> CaMaterial:
         now, settings = self._clock(), self._settings

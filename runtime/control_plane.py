@@ -7,7 +7,7 @@ one is said at once; then the config is read and committed; only then are stream
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 import structlog
@@ -39,6 +39,7 @@ from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.authority import AuthoritySettings, MeshAuthority
 from pilothouse.runtime.bundle_fetches import BundleFetches
 from pilothouse.runtime.caller_log import CallerLog
+from pilothouse.runtime.commit import Change as RowChange
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.debounce import Debouncer
 from pilothouse.runtime.dns_client import NameServers
@@ -131,6 +132,7 @@ class ControlPlane:
             services=(refuse_all(),),
         )
         self.authority: MeshAuthority | None = None
+        self._first_trust_domain: asyncio.Future[str]
         self._bundles = BundleFetches(
             lambda: self._mesh_config().ca_certificates, self.cycle.put, directory=settings.ca_dir
         )
@@ -202,16 +204,19 @@ class ControlPlane:
 
     async def _start(self) -> BoundPorts:
         """Read the config while the processes of the secure port come up; then commit it."""
+        self._first_trust_domain = asyncio.get_running_loop().create_future()
         listening = asyncio.create_task(self._listen(), name="listen")
         started = time.monotonic()
         try:
             with memory.without_collections():
                 # In a thread, so that what the other processes say is heard meanwhile.
                 changes = await asyncio.to_thread(self.store.scan)
+                self._first_trust_domain.set_result(_trust_domain_in(changes))
                 ports = await listening
                 await self._commit_first(changes)
         except BaseException:
             # What has begun to listen is closed properly only once it has begun.
+            self._first_trust_domain.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             raise
         seconds = time.monotonic() - started
@@ -272,8 +277,8 @@ class ControlPlane:
             names=SERVER_NAMES,
             trust_domains=self._trust_domains,
         )
-        # The trust domain may change with the mesh config; the root's own name is for people.
-        await authority.start("cluster.local")
+        # Only a new root waits for the config: it is called after the mesh's trust domain.
+        await authority.start(lambda: self._first_trust_domain)
         self.workload_certificates = WorkloadCertificates(
             authority.issuer, self.cycle.put, clock=_utc_now, registry=self.metrics.registry
         )
@@ -362,6 +367,11 @@ class ControlPlane:
             self.metrics.secrets_failed(
                 sum(finding.code in SECRET_FAULTS for finding in known.appeared)
             )
+
+
+def _trust_domain_in(changes: Iterable[RowChange]) -> str:
+    found = [row for kind, _, row in changes if kind == MESH_CONFIG.name and row is not None]
+    return found[-1].trust_domain if found else MeshConfig().trust_domain
 
 
 def _shown(ports: BoundPorts) -> dict[str, str]:

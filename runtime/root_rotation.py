@@ -49,10 +49,14 @@ class RotationRun:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
         settle: timedelta,
-        trust_domain: str,
+        trust_domain: Callable[[], str],
         algorithm: KeyAlgorithm,
     ) -> None:
-        """`apply` makes everything use what `store` says now; it may fail and is tried again."""
+        """
+        `apply` makes everything use what `store` says now; it may fail and is tried again.
+
+        `trust_domain` is the mesh's, which new roots are called after.
+        """
         self._store = store
         self._held = held
         self._apply = apply
@@ -97,7 +101,7 @@ class RotationRun:
         if request is None:
             return
         try:
-            take(self._store, request, self._trust_domain, self._algorithm, self._clock())
+            take(self._store, request, self._trust_domain(), self._algorithm, self._clock())
         except RotationRefused as refused:
             self._refuse(str(refused))
         else:
@@ -115,7 +119,7 @@ class RotationRun:
         begins, ends, now = self._store.begins(), self._store.ends(), self._clock()
         if now < begins + (ends - begins) * ROTATE_AT:
             return False
-        self._store.request(self._trust_domain, now, self._algorithm)
+        self._store.request(self._trust_domain(), now, self._algorithm)
         self._moved("the root comes to its end")
         return True
 

@@ -33,7 +33,7 @@ class Mesh:
             clock=self.now,
             monotonic=lambda: self.seconds,
             settle=SETTLE,
-            trust_domain="cluster.local",
+            trust_domain=lambda: "cluster.local",
             algorithm=KeyAlgorithm.ECDSA_P256,
         )
 
