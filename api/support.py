@@ -234,9 +234,9 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     peer_authentication.MutualTls: _fields("mode"),
     # MeshConfig
     mesh_config.MeshConfig: _fields(
-        "proxy_listen_port proxy_inbound_listen_port connect_timeout protocol_detection_timeout "
-        "tcp_keepalive outbound_traffic_policy trust_domain trust_domain_aliases "
-        "default_service_export_to default_virtual_service_export_to "
+        "proxy_listen_port proxy_inbound_listen_port proxy_http_port connect_timeout "
+        "protocol_detection_timeout tcp_keepalive outbound_traffic_policy trust_domain "
+        "trust_domain_aliases default_service_export_to default_virtual_service_export_to "
         "default_destination_rule_export_to root_namespace dns_refresh_rate h2_upgrade_policy "
         "path_normalization default_http_retry_policy discovery_selectors default_config "
         "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
@@ -244,8 +244,8 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings "
         "enable_auto_mtls mesh_mtls ca_certificates",
         elsewhere="config_sources certificates ca",
-        not_yet="proxy_http_port hbone_idle_timeout ingress_class ingress_service "
-        "ingress_controller_mode ingress_selector enable_tracing enable_envoy_access_log_service "
+        not_yet="hbone_idle_timeout ingress_class ingress_service ingress_controller_mode "
+        "ingress_selector enable_tracing enable_envoy_access_log_service "
         "service_scope_configs enable_prometheus_merge extension_providers default_providers "
         "service_entry_visibility",
         no_effect={

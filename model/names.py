@@ -23,6 +23,8 @@ INBOUND_CATCHALL_HTTP_CHAIN: Final = "virtualInbound-catchall-http"  # N-27
 INBOUND_CATCHALL_CHAIN: Final = "virtualInbound"  # N-27
 PASSTHROUGH_FILTER_CHAIN: Final = "PassthroughFilterChain"  # N-29
 
+HTTP_PROXY_ROUTE: Final = "http_proxy"  # N-24
+
 ALLOW_ANY_VIRTUAL_HOST: Final = "allow_any"  # N-49
 BLOCK_ALL_VIRTUAL_HOST: Final = "block_all"  # N-49
 DEFAULT_ROUTE: Final = "default"  # N-51
@@ -124,7 +126,8 @@ class RouteName(NamedTuple):
     A sidecar's outbound route configuration.
 
     ``PORT`` for all HTTP services on a port (N-40), ``HOST:PORT`` for one auto-detected service
-    with a listener of its own (N-41), a Unix path for a Sidecar egress bind (N-43, port 0).
+    with a listener of its own (N-41), a Unix path for a Sidecar egress bind (N-43, port 0),
+    ``http_proxy`` for clients that use the proxy as such (N-24, port 0).
     """
 
     port: int
@@ -135,16 +138,21 @@ class RouteName(NamedTuple):
         """The Unix path, empty for the others."""
         return self.host if is_pipe(self.host) else ""
 
+    @property
+    def is_http_proxy(self) -> bool:
+        """Tell whether the routes are for clients that name host and port themselves."""
+        return self.host == HTTP_PROXY_ROUTE and not self.port
+
     def __str__(self) -> str:
         """Format the name."""
-        if self.pipe:
-            return self.pipe
+        if self.pipe or self.is_http_proxy:
+            return self.host
         return f"{self.host}:{self.port}" if self.host else str(self.port)
 
     @staticmethod
     def parse(text: str) -> "RouteName":
         """Read the name. Raises: BadName."""
-        if is_pipe(text):
+        if is_pipe(text) or text == HTTP_PROXY_ROUTE:
             return RouteName(0, text)
         host, _, port = text.rpartition(":")
         return RouteName(_port("a route configuration name", port, text), host)

@@ -113,6 +113,7 @@ class Proxy:
     http10: bool = False
     idle_timeout: Duration | None = None
     config: OwnProxyConfig | None = None
+    http_proxy_port: int | None = None
     networks: tuple[str, ...] = ()
     ports: tuple[tuple[str, int], ...] = ()
     discovers_itself: bool = False

@@ -33,7 +33,8 @@ class ProxySettings:
 
     `idle_timeout` closes connections without traffic, HTTP and other (NM-14). `accepts_http10`
     answers clients that speak HTTP/1.0 (NM-15). `balances_inbound` and
-    `balances_outbound` give each connection to the worker with the fewest (LS-20).
+    `balances_outbound` give each connection to the worker with the fewest (LS-20). At
+    `http_proxy_port` clients use the proxy as one, by the names of hosts; 0 is nowhere (NM-13).
     """
 
     headers: ProxyHeaders | None = None
@@ -42,6 +43,7 @@ class ProxySettings:
     accepts_http10: bool = False
     balances_inbound: bool = False
     balances_outbound: bool = False
+    http_proxy_port: int = 0
 
     @property
     def on_routes(self) -> RouteHeaders:
@@ -63,8 +65,12 @@ NO_SETTINGS: Final = ProxySettings()
 @query
 def default_settings(ctx: Ctx, _key: None) -> ProxySettings:
     """Return what the mesh config says, so that its other changes stop here."""
-    default = ctx.get(mesh_config, None).default_config
-    return ProxySettings(headers=default.proxy_headers, connections=default.connection_settings)
+    mesh = ctx.get(mesh_config, None)
+    return ProxySettings(
+        headers=mesh.default_config.proxy_headers,
+        connections=mesh.default_config.connection_settings,
+        http_proxy_port=mesh.proxy_http_port,
+    )
 
 
 def settings_of(ctx: Ctx, proxy: Proxy) -> ProxySettings:
@@ -79,6 +85,8 @@ def settings_of(ctx: Ctx, proxy: Proxy) -> ProxySettings:
     if own is not None:
         connections = own.connection_settings or found.connections
         found = replace(found, headers=own.proxy_headers, connections=connections)
+    if proxy.http_proxy_port is not None:
+        found = replace(found, http_proxy_port=proxy.http_proxy_port)
     return replace(
         found,
         idle_timeout=proxy.idle_timeout,

@@ -105,6 +105,7 @@ def read_proxy(node: Node | None) -> Proxy:
         node_name=_text(metadata.get("NODE_NAME")),
         dns_capture=_flag(metadata.get("DNS_CAPTURE")),
         http10=_flag(metadata.get("HTTP10")),
+        http_proxy_port=_port(metadata.get("HTTP_PROXY_PORT")),
         idle_timeout=_duration(metadata.get("IDLE_TIMEOUT")),
         networks=tuple(sorted(_texts(metadata.get("REQUESTED_NETWORK_VIEW")))),
         ports=_ports(metadata.get("POD_PORTS")),
@@ -200,6 +201,13 @@ def _ports(value: Json) -> tuple[tuple[str, int], ...]:
         if isinstance(name, str) and isinstance(number, int | float) and 0 < number < 65536:
             found.append((name, int(number)))
     return tuple(sorted(found))
+
+
+def _port(value: Json) -> int | None:
+    # As upstream, what is no number is as if it were not there; 0 is a number (NM-13).
+    text = _text(value)
+    is_number = text.isascii() and text.isdigit() and len(text) <= 5
+    return int(text) if is_number and int(text) < 65536 else None
 
 
 def _duration(value: Json) -> Duration | None:

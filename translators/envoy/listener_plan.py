@@ -16,7 +16,13 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.inputs import SIDECARS
-from pilothouse.model.names import ClusterName, ListenerName, RouteName, is_pipe
+from pilothouse.model.names import (
+    HTTP_PROXY_ROUTE,
+    ClusterName,
+    ListenerName,
+    RouteName,
+    is_pipe,
+)
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode
@@ -36,6 +42,7 @@ RESERVED_PORTS: Final = frozenset({15001, 15006, 15020, 15021, 15053, 15090})
 """Ports of the proxy itself, which never get a wildcard listener (LS-09)."""
 FIRST_UNPRIVILEGED_PORT: Final = 1024
 
+_MESH: Final = ObjectMeta(kind="MeshConfig", name="mesh")
 _ANY_SERVICE: Final = ObjectMeta(kind="Service", name="*", namespace="*", api_version="v1")
 
 
@@ -79,6 +86,8 @@ def listener_plans(ctx: Ctx, view: View) -> tuple[ListenerPlan, ...]:
         if listener.port is not None:
             for plan in _declared(ctx, view, listener):
                 plans.setdefault(plan.name, plan)
+    for plan in _http_proxy(ctx, view):
+        _merge(ctx, plans, plan)
     for listener in ctx.get(egress_listeners, view.scope):
         if listener.port is None:
             for service in listener.services:
@@ -137,6 +146,32 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
         protocol=protocol,
         more_binds=() if listener.bind else view.more_localhosts if binds else view.more_wildcards,
         lookups=tuple(host for service in listener.services for host in _lookups(view, service)),
+    )
+
+
+def _http_proxy(ctx: Ctx, view: View) -> Iterator[ListenerPlan]:
+    """Yield the listener at which programs use the proxy as one, if there is to be one (N-24)."""
+    port = view.settings.http_proxy_port
+    if not port:
+        return
+    source = Source.of(_MESH, "proxyHttpPort")
+    if port in RESERVED_PORTS:
+        problem = f"Port {port} belongs to the proxy itself; no HTTP proxy listens there."
+        ctx.report(_dropped(source, problem))
+        return
+    listeners = ctx.get(egress_listeners, view.scope)
+    services = next((each.services for each in listeners if each.port is None), ())
+    yield ListenerPlan(
+        name=ListenerName(view.localhost, port),
+        kind=Kind.HTTP,
+        is_wildcard=False,
+        binds_port=True,
+        source=source,
+        route=HTTP_PROXY_ROUTE,
+        is_locked=True,
+        protocol=Protocol.HTTP,
+        more_binds=view.more_localhosts,
+        lookups=tuple(host for service in services for host in _lookups(view, service)),
     )
 
 

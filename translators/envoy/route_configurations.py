@@ -43,7 +43,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     if not shards:
         return None
     scope, name = asked.view.scope, RouteName.parse(asked.name)
-    names_ports = clients_name_ports(ctx, scope, name.port, name.pipe)
+    names_ports = name.is_http_proxy or clients_name_ports(ctx, scope, name.port, name.pipe)
     parts = [encode(_header(asked.name, ignores_port=not names_ports))]
     spliced = [ctx.get(encoded_hosts, PlanShardKey(asked, shard)) for shard in shards]
     parts.extend(part for each in spliced for part in each.parts)

@@ -5,6 +5,7 @@ A plan is values without protobuf, so that an edit which changes no host or doma
 `pilothouse.translators.envoy.route_configurations` splices what it names.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from pilothouse.graph.core import Ctx, query
@@ -123,6 +124,9 @@ def virtual_host_plan(ctx: Ctx, asked: RouteQuestion) -> tuple[VirtualHostKey, .
 
 def _listener(ctx: Ctx, scope: Scope, name: RouteName) -> EgressListener | None:
     listeners = ctx.get(egress_listeners, scope)
+    if name.is_http_proxy:
+        catch_all = next((each for each in listeners if each.port is None), None)
+        return replace(catch_all or EgressListener(services=()), has_all_ports=True)
     if name.pipe:
         return next((each for each in listeners if each.bind == name.pipe), None)
     own = next((each for each in listeners if each.port == name.port), None)
