@@ -22,10 +22,12 @@ from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import WILDCARD_TYPES, Resource
 from pilothouse.xds.changes import Comparison
 from pilothouse.xds.channels import Channel, Entry, Shelf
-from pilothouse.xds.requests import Request, Variant
+from pilothouse.xds.requests import DeltaRequest, Request, Variant
 from pilothouse.xds.session import Effects, Outgoing, Session
+from pilothouse.xds.subscription import most_names
 
 YIELD_AFTER_SECONDS: Final = 0.005
+MANY_NAMES: Final = 100
 _NOTHING: Final[Mapping[str, Resource]] = MappingProxyType({})
 
 
@@ -110,6 +112,16 @@ class Member:
         """Return what to send next."""
         return self.session.next_message(now)
 
+    async def look_ahead(self, request: Request) -> None:
+        """Prepare for a request, if it is so large that others should not wait for it."""
+        names = request.subscribe if isinstance(request, DeltaRequest) else request.names
+        if len(names) > MANY_NAMES:
+            watch = self.session.watches.get(request.type_url)
+            known = watch.subscription.names if watch is not None else ()
+            new = [name for name in names if name not in known]
+            if len(new) > MANY_NAMES and len(new) <= most_names(request.type_url):
+                await self._publisher.look_ahead(self, request.type_url, new)
+
     def wake(self) -> None:
         """Tell whoever writes that there may be something to send."""
         self._wake()
@@ -127,6 +139,7 @@ class Publisher:
         self._shelves: dict[tuple[str, Hashable], Shelf] = {}
         self._entries: dict[Node, Entry] = {}
         self._classes: dict[Node, dict[Member, None]] = {}
+        self._slices = asyncio.Lock()
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -167,6 +180,29 @@ class Publisher:
             self._pin_named(channel, type_url, effects.added)
         if effects.dropped:
             self._unpin_named(channel.shelves[type_url], effects.dropped)
+
+    async def look_ahead(self, member: Member, type_url: str, names: Iterable[str]) -> None:
+        """
+        Evaluate what many names stand for, in slices, so that nobody waits for all of them.
+
+        Whoever asks for thousands of names then gets them from what is known already. Those who do
+        so at the same time take turns.
+        """
+        if type_url in WILDCARD_TYPES:
+            return
+        waiting = iter(names)
+        while True:
+            async with self._slices:
+                ends_at = self._clock() + YIELD_AFTER_SECONDS
+                for name in waiting:
+                    root = self._roots.named(type_url, member.channel.proxy_class, name)
+                    if root is not None:
+                        self._graph.fresh(*root)
+                    if self._clock() >= ends_at:
+                        break
+                else:
+                    return
+                await asyncio.sleep(0)
 
     @property
     def root_count(self) -> int:

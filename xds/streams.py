@@ -245,6 +245,8 @@ class Streams:
         request, stream.first = stream.first, None
         while request is not None:
             try:
+                request = _of_type(request, stream.only_type)
+                await stream.member.look_ahead(request)
                 self._receive(stream, request)
                 request = None
                 request = await self._next_request(stream)
@@ -259,7 +261,6 @@ class Streams:
         return None if data is None else parse(stream.info.variant, data)[0]
 
     def _receive(self, stream: _Stream, request: Request) -> None:
-        request = _of_type(request, stream.only_type)
         effects = stream.member.receive(request, self._clock())
         if effects.added:
             self._observer.subscribed(stream.info, effects.type_url)

@@ -10,6 +10,7 @@ argument.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pilothouse.model.resource import CDS, Resource
 from pilothouse.xds import answers
@@ -19,6 +20,9 @@ from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.selection import select
 from pilothouse.xds.subscription import UNCHANGED, SubscriptionChange
 from pilothouse.xds.watch_state import View, WatchState
+
+MAX_VERSION_LENGTH: Final = 256
+"""Of what a client says it has; ours have sixteen, and no other can be right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +109,14 @@ class Watch(WatchState):
             self.looks_at_all = self.looks_at_all or self.subscription.wildcard
 
     def carry(self, versions: Mapping[str, str], *, answer_anyway: bool) -> None:
-        """Believe what the client says it has; `answer_anyway` sends it again all the same."""
+        """
+        Believe what the client says it has; `answer_anyway` sends it again all the same.
+
+        Raises: InvalidRequest: Too much.
+        """
+        self.subscription.checked(versions)
         for name, version in versions.items():
-            self.client[name] = Carried(version)
+            self.client[name] = Carried(version[:MAX_VERSION_LENGTH])
             self.dirty[name] = None
             if not answer_anyway:
                 self.owed.pop(name, None)

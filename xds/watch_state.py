@@ -13,7 +13,7 @@ from pilothouse.xds.in_flight import Held, InFlight
 from pilothouse.xds.progress import Progress
 from pilothouse.xds.rejections import RejectedResource
 from pilothouse.xds.shared_mapping import SharedMapping
-from pilothouse.xds.subscription import Subscription
+from pilothouse.xds.subscription import Subscription, most_names
 
 FULL_STATE_TYPES: Final = frozenset({CDS, LDS})
 """Types whose SotW responses hold everything: what is absent is deleted by the client."""
@@ -48,7 +48,9 @@ class WatchState:
         """Begin with a client that has nothing; the first request is always answered."""
         self.type_url = type_url
         self.is_delta = is_delta
-        self.subscription = Subscription(has_wildcard=type_url in WILDCARD_TYPES)
+        self.subscription = Subscription(
+            has_wildcard=type_url in WILDCARD_TYPES, most=most_names(type_url)
+        )
         self.client: SharedMapping[Held] = SharedMapping()
         self.rejected: dict[str, RejectedResource] = {}
         self.progress = Progress()

@@ -66,11 +66,10 @@ def test_nothing_means_nothing_where_there_is_no_wildcard():
         assert not wanted.names
 
 
-def test_names_are_bounded(monkeypatch):
-    monkeypatch.setattr("pilothouse.xds.subscription.MAX_NAMES", 3)
+def test_names_are_bounded():
     with pytest.raises(InvalidRequest, match="more than 3"):
-        clusters().replace(["a", "b", "c", "d"])
-    wanted = clusters()
+        Subscription(has_wildcard=True, most=3).replace(["a", "b", "c", "d"])
+    wanted = Subscription(has_wildcard=True, most=3)
     wanted.adjust(["a", "b"], [])
     with pytest.raises(InvalidRequest, match="more than 3"):
         wanted.adjust(["c", "d"], [])
