@@ -7,7 +7,8 @@ faulty; one that has ended is used and said to have ended. Never shows content. 
 input. Source: security.md D-C-1, D-C-2, D-C-4, D-N-7.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -35,6 +36,9 @@ STAPLE_KEY: Final = "tls.ocsp-staple"
 UNUSABLE: Final = "SecretUnusable"
 EXPIRED: Final = "SecretExpired"
 
+_REVOCATION_LIST: Final = re.compile(
+    b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL
+)
 _SMALLEST_RSA_BITS: Final = 2_048
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
@@ -147,7 +151,8 @@ def key_material(source: ConfigRef, values: Mapping[str, bytes]) -> KeyMaterial:
         raise BadCredential("It holds no certificate with a key.", f"Give it {wanted}.")
     chain_pem, key_pem = (values[name] for name in names)
     remedy = "Put in a chain that begins with the leaf, and the leaf's unencrypted key, as PEM."
-    leaf = _certificates(chain_pem, names[0], remedy)[0]
+    chain = _certificates(chain_pem, names[0], remedy)
+    leaf = chain[0]
     try:
         key = serialization.load_pem_private_key(key_pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -166,7 +171,7 @@ def key_material(source: ConfigRef, values: Mapping[str, bytes]) -> KeyMaterial:
         raise BadCredential(problem, remedy)
     return KeyMaterial(
         source=source,
-        chain_pem=chain_pem,
+        chain_pem=_pem(chain),
         key_pem=key_pem,
         staple=_staple(values.get(STAPLE_KEY, b"")),
         not_after=leaf.not_valid_after_utc,
@@ -186,16 +191,17 @@ def trust_material(source: ConfigRef, values: Mapping[str, bytes]) -> TrustMater
     remedy = "Put in certificates as PEM."
     roots = _certificates(values[name], name, remedy)
     revoked = next((each for each in REVOCATION_KEYS if values.get(each)), None)
+    crl_pem = b""
     if revoked is not None:
         try:
-            x509.load_pem_x509_crl(values[revoked])
+            crl_pem = _revocation_lists(values[revoked])
         except (ValueError, UnsupportedAlgorithm):
             # Left out, it would let in whom it keeps out.
             raise BadCredential(f"{revoked} is no revocation list.", "Put it in as PEM.") from None
     return TrustMaterial(
         source=source,
-        roots_pem=values[name],
-        crl_pem=values[revoked] if revoked else b"",
+        roots_pem=_pem(roots),
+        crl_pem=crl_pem,
         not_after=max(root.not_valid_after_utc for root in roots),
     )
 
@@ -205,6 +211,20 @@ def _certificates(pem: bytes, name: str, remedy: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise BadCredential(f"{name} holds no certificates.", remedy) from None
+
+
+def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    """Write certificates anew: whatever stood between them, a private key say, is nobody's."""
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
+
+
+def _revocation_lists(pem: bytes) -> bytes:
+    """Return the lists in a text and nothing else. Raises: ValueError: There is none, or a bad."""
+    blocks = _REVOCATION_LIST.findall(pem)
+    if not blocks:
+        raise ValueError
+    lists = [x509.load_pem_x509_crl(block) for block in blocks]
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in lists)
 
 
 def _staple(data: bytes) -> bytes:

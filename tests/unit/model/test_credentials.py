@@ -128,6 +128,29 @@ def test_trust_has_certificates_and_revocations() -> None:
     assert trust_material(REF, {"cacert": PAIR.chain, "ca.crt": b"x"}).roots_pem == PAIR.chain
 
 
+def test_only_certificates_and_lists_are_shown_of_what_is_public() -> None:
+    """
+    D-Z-2, D-Z-4: what to trust needs no role, so a key that was pasted beside it stays here.
+
+    Nor is it shown in dumps, which redact keys and not chains.
+    """
+    pasted = b"# notes: hunter2\n" + PAIR.key + PAIR.chain + OTHER.key + OTHER.chain
+    made = trust_material(REF, {"ca.crt": pasted, "ca.crl": revocation_list() + OTHER.key})
+    assert made.roots_pem == PAIR.chain + OTHER.chain
+    assert b"PRIVATE" not in made.crl_pem
+    pair_ = key_material(REF, {"tls.crt": PAIR.chain + PAIR.key, "tls.key": PAIR.key})
+    assert pair_.chain_pem == PAIR.chain
+
+
+def test_each_revocation_list_counts() -> None:
+    """One for each authority of a chain; a broken one among them closes."""
+    one, two = revocation_list(), revocation_list()
+    assert trust_material(REF, {"ca.crt": PAIR.chain, "crl": one + two}).crl_pem == one + two
+    broken = one + two.replace(b"M", b"!", 5)
+    with pytest.raises(BadCredential):
+        trust_material(REF, {"ca.crt": PAIR.chain, "crl": broken})
+
+
 _RSA = pair("rsa", rsa.generate_private_key(65537, 2048))
 _SMALL = pair("small", rsa.generate_private_key(65537, 1024))
 _ED = pair("ed", ed25519.Ed25519PrivateKey.generate())
