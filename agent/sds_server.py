@@ -71,9 +71,13 @@ class SdsServer:
 
     async def start(self) -> None:
         """Listen. Raises: CannotServe."""
-        umask = os.umask(_SOCKET_UMASK)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        except OSError as problem:
+            raise CannotServe(self._path, str(problem)) from problem
+        # From here on: folders of such modes could not be entered.
+        umask = os.umask(_SOCKET_UMASK)
+        try:
             with suppress(FileNotFoundError):
                 self._path.unlink()  # left by an agent that was killed
             self._server.add_insecure_port(f"unix:{self._path}")

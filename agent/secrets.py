@@ -6,6 +6,9 @@ listens. Source: security.md D-A-3.
 """
 
 import asyncio
+import os
+import re
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +26,12 @@ from pilothouse.model.resource import content_version
 
 SYSTEM_BUNDLE: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 LOOK_AT_FILES_SECONDS: Final = 2.0
+MAX_FILE_BYTES: Final = 1024 * 1024
+
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+_PRIVATE_KEY: Final = re.compile(
+    rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----[^-]*-----END (?:[A-Z]+ )?PRIVATE KEY-----"
+)
 
 
 class Encoded(NamedTuple):
@@ -83,12 +92,33 @@ def _from_files(name: str) -> Encoded | None:
     try:
         if name.startswith("file-cert:"):
             files = CertificateFiles.parse(name)
-            chain, key = Path(files.chain).read_bytes(), Path(files.key).read_bytes()
-            secret.tls_certificate.certificate_chain.inline_bytes = chain
-            secret.tls_certificate.private_key.inline_bytes = key
+            certificate = secret.tls_certificate
+            certificate.certificate_chain.inline_bytes = _pem(_CERTIFICATE, Path(files.chain))
+            certificate.private_key.inline_bytes = _pem(_PRIVATE_KEY, Path(files.key))
         else:
             path = SYSTEM_BUNDLE if name == SYSTEM_ROOTS else Path(RootsFile.parse(name).path)
-            secret.validation_context.trusted_ca.inline_bytes = path.read_bytes()
-    except (BadName, OSError):
+            secret.validation_context.trusted_ca.inline_bytes = _pem(_CERTIFICATE, path)
+    except (BadName, OSError, ValueError):
         return None
     return _encoded(secret)
+
+
+def _pem(kind: re.Pattern[bytes], path: Path) -> bytes:
+    """
+    Return the PEM blocks of a kind in a file: who asks names any file that we may read.
+
+    Raises: OSError, ValueError: There is none, or it is not a plain file of a sensible size.
+    """
+    # Without waiting: to open a pipe could take for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is not a plain file")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(handle)
+    blocks = kind.findall(content)
+    if len(content) > MAX_FILE_BYTES or not blocks:
+        raise ValueError("it is too large, or not what was asked for")
+    return b"\n".join(blocks) + b"\n"
