@@ -18,6 +18,7 @@ from pilothouse.runtime.settings import (
     DEFAULT_DOMAIN,
     DEFAULT_GRPC,
     DEFAULT_LONGEST_WAIT,
+    DEFAULT_ENTRY_GRACE,
     DEFAULT_MONITORING,
     DEFAULT_QUIET,
     DEFAULT_REVISION,
@@ -244,6 +245,13 @@ class LogLevelType(click.Choice[str]):
     "--allow-remote-plaintext",
     is_flag=True,
     help="Let --grpc-addr be reachable from other machines, unencrypted.",
+)
+@_option(
+    "--workload-entry-grace",
+    type=DurationType(),
+    default=f"{int(DEFAULT_ENTRY_GRACE.total_seconds())}s",
+    envvar=["PILOTHOUSE_WORKLOAD_ENTRY_GRACE", "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD"],
+    help="How long a workload that registered itself stays an endpoint without a connection.",
 )
 @_option(
     "--ports-file",

@@ -81,6 +81,21 @@ class Locality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """
+    What a proxy asks its workload to be registered as (traffic.md NM-19).
+
+    In `group`, a WorkloadGroup, else as `entry`, a WorkloadEntry that somebody wrote; at `address`.
+    With `has_probe` an agent beside it reports health.
+    """
+
+    group: str = ""
+    entry: str = ""
+    address: str = ""
+    has_probe: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
     """
     What a proxy said of itself (traffic.md section 4), with the quirks of the wire undone.
@@ -91,6 +106,8 @@ class Proxy:
     is the ProxyConfig it brings along, None if it brings none. `networks` are the only ones whose
     endpoints it asks for, empty is all. `ports` are those its containers declare, by name. With
     `discovers_itself` its bootstrap has a cluster of the workloads that serve what it serves.
+    `registration` is None unless it asks for one. `dns_resolver` (``IP:PORT``) is who it asks for
+    the hosts of requests, empty for its system's name servers.
     `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
@@ -110,6 +127,7 @@ class Proxy:
     locality: Locality = field(default_factory=Locality)
     node_name: str = ""
     dns_capture: bool = False
+    dns_resolver: str = ""
     http10: bool = False
     idle_timeout: Duration | None = None
     config: OwnProxyConfig | None = None
@@ -121,4 +139,5 @@ class Proxy:
     balances_outbound: bool = False
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
+    registration: Registration | None = None
     identity: WorkloadIdentity | None = None

@@ -51,6 +51,7 @@ from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.name_lookups import NameLookups
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
+from pilothouse.runtime.registrations import Registrations
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.secure_port import SecurePort
 from pilothouse.runtime.settings import Settings
@@ -97,6 +98,7 @@ class ControlPlane:
         self._findings_changed = asyncio.Event()
         self.streams = Streams(
             self.publisher,
+            on_health=lambda proxy, problem: self.registrations.reported(proxy, problem),
             observer=StreamObserver(self.metrics, self._findings_changed.set, self._followers),
             limits=StreamLimits(connects_per_second=settings.max_connects_per_second),
             clock=time.monotonic,
@@ -109,6 +111,15 @@ class ControlPlane:
             self._publish,
             debouncer=Debouncer(settings.quiet, settings.longest_wait),
             observer=self.metrics,
+        self.registrations = Registrations(
+            offer=self.cycle.offer,
+            put=self.cycle.put,
+            grace=settings.workload_entry_grace,
+            clock=time.monotonic,
+            registry=self.metrics.registry,
+            knows_callers=settings.secure_grpc_addr is not None,
+            on_change=self._findings_changed.set,
+        )
             clock=time.monotonic,
         )
         self._mode_changes = ModeChanges(
@@ -123,6 +134,7 @@ class ControlPlane:
             streams=self.streams,
             metrics=self.metrics,
             clock_offset_seconds=time.time() - time.monotonic(),
+            registrations=self.registrations,
         )
         self._tidy = Tidier(lambda: self.metrics.pushed_bytes)
         self._plaintext = DiscoveryServer(
@@ -172,6 +184,7 @@ class ControlPlane:
                     tasks.create_task(self._tidy.run(), name="tidy"),
                     tasks.create_task(self._mode_changes.run(), name="mode changes"),
                     tasks.create_task(self._names.run(), name="names"),
+                    tasks.create_task(self.registrations.run(), name="registrations"),
                 ]
                 if ports.secure_grpc is not None:
                     running += [
@@ -210,7 +223,7 @@ class ControlPlane:
         try:
             with memory.without_collections():
                 # In a thread, so that what the other processes say is heard meanwhile.
-                changes = await asyncio.to_thread(self.store.scan)
+                changes = self.registrations.take(await asyncio.to_thread(self.store.scan))
                 self._first_trust_domain.set_result(_trust_domain_in(changes))
                 ports = await listening
                 await self._commit_first(changes)
@@ -287,7 +300,7 @@ class ControlPlane:
         self.cycle.offer([*authority.rows(), *self._bundles.rows()])
         return authority
 
-    async def _commit_first(self, changes: list[Change]) -> None:
+    async def _commit_first(self, changes: list[RowChange]) -> None:
         self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
         self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
         await self.cycle.commit_now()
@@ -306,7 +319,7 @@ class ControlPlane:
     # -- while running ----------------------------------------------------------------------------
 
     def _changed(self, changes: list[Change]) -> None:
-        self.cycle.offer(self._mode_changes.take(changes))
+        self.cycle.offer(self._mode_changes.take(self.registrations.take(changes)))
         self._findings_changed.set()
 
     async def _publish(self) -> None:
@@ -327,12 +340,14 @@ class ControlPlane:
     async def _tell_time(self) -> None:
         while True:
             await asyncio.sleep(_TELL_TIME_SECONDS)
+        yield self.registrations
             self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
 
     def _gateway_names(self) -> tuple[str, ...]:
         try:
             return self.graph.value(gateway_names, None)
         except QueryFailed:
+        await self.registrations.prepare(proxy)
             return ()  # it has said so itself, as a finding
 
     def _mesh_config(self) -> MeshConfig:

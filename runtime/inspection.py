@@ -17,6 +17,7 @@ from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SHORT_NAMES
 from pilothouse.providers.files import FileStore
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.metrics import Metrics
+from pilothouse.runtime.registrations import Registrations
 from pilothouse.xds.config_dump import config_dump
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.rejections import RejectedResource
@@ -40,6 +41,7 @@ class ServerInspection:
         publisher: Publisher,
         streams: Streams,
         metrics: Metrics,
+        registrations: Registrations,
         clock_offset_seconds: float,
     ) -> None:
         """Look at these; `clock_offset_seconds` added to the streams' clock is the epoch's."""
@@ -49,6 +51,7 @@ class ServerInspection:
         self._publisher = publisher
         self._streams = streams
         self._metrics = metrics
+        self._registrations = registrations
         self._clock_offset_seconds = clock_offset_seconds
         self.is_closing = False
 
@@ -90,12 +93,13 @@ class ServerInspection:
         return sorted(found)
 
     def unlocated_findings(self) -> Iterator[Finding]:
-        """Yield the findings of files, of the graph, and of proxies."""
+        """Yield the findings of files, of the graph, of proxies and of registrations."""
         yield from self._store.findings()
         yield from self._graph.findings()
         yield from self._rejections()
 
     def located(self, finding: Finding) -> Finding:
+        yield from self._registrations.findings()
         """Return a finding with file and line, if its object was read from a file."""
         ref = finding.ref
         if ref.file or not ref.kind:
@@ -124,6 +128,10 @@ class ServerInspection:
 
     def selfcheck(self) -> list[str]:
         """Compute everything anew and name what differs."""
+    def registrations(self) -> list[dict[str, Any]]:
+        """Return the workloads that hold a WorkloadEntry, or its health."""
+        return self._registrations.status()
+
         return explain.mismatches(self._graph)
 
     # -- parts ------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ INDEX: Final[Mapping[str, str]] = {
     " (&types=cds,lds,... &include_eds=false)",
     "/debug/findings": "what is wrong with the config (?format=text)",
     "/debug/graph": "nodes and rows held, nodes run for the last commit",
+    "/debug/registrations": "workloads that are registered, and where their entries come from",
     "/debug/selfcheck": "POST: compute everything anew and compare",
 }
 
@@ -65,6 +66,10 @@ class Inspection(Protocol):
         """Return sizes of the graph and the work of the last commit."""
         ...
 
+    def registrations(self) -> list[dict[str, Any]]:
+        """Return the workloads that hold a WorkloadEntry, or its health."""
+        ...
+
     def selfcheck(self) -> list[str]:
         """Compute everything anew and name what differs; takes as long as a cold start."""
         ...
@@ -86,6 +91,7 @@ def monitoring_app(inspection: Inspection) -> web.Application:
     app.router.add_get("/debug/config_dump", _config_dump)
     app.router.add_get("/debug/findings", _findings)
     app.router.add_get("/debug/graph", _graph)
+    app.router.add_get("/debug/registrations", _registrations)
     app.router.add_post("/debug/selfcheck", _selfcheck)
     return app
 
@@ -185,6 +191,10 @@ async def _findings(request: web.Request) -> web.Response:
 
 async def _graph(request: web.Request) -> web.Response:
     return _json(request.app[_INSPECTION].graph())
+
+
+async def _registrations(request: web.Request) -> web.Response:
+    return _json(request.app[_INSPECTION].registrations())
 
 
 async def _selfcheck(request: web.Request) -> web.Response:

@@ -27,6 +27,7 @@ DEFAULT_DRAIN: Final = timedelta(seconds=5)
 DEFAULT_SETTLE: Final = timedelta(seconds=30)
 
 
+DEFAULT_ENTRY_GRACE: Final = timedelta(seconds=10)
 class LogFormat(StrEnum):
     """How log lines look; AUTO is human on a terminal and JSON otherwise."""
 
@@ -82,6 +83,7 @@ class Settings:
     ca_rotation_settle: timedelta = DEFAULT_SETTLE
     workload_cert_ttl: timedelta = DEFAULT_TTL
     max_workload_cert_ttl: timedelta = LONGEST_TTL
+    `workload_entry_grace` is how long a registered workload may be without a stream.
     oidc_issuers: Path | None = None
     max_connects_per_second: float | None = None
     tls_cipher_suites: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class Settings:
             if suite not in OPENSSL_NAMES:
                 raise InvalidSetting(
                     "--tls-cipher-suites",
+    workload_entry_grace: timedelta = DEFAULT_ENTRY_GRACE
                     f"{suite!r} is not offered; known are {', '.join(OPENSSL_NAMES)}.",
                 )
         if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
@@ -128,3 +131,5 @@ class Settings:
             raise InvalidSetting(
                 "--domain", f"{self.domain!r} is not a DNS domain such as cluster.local."
             )
+        if self.workload_entry_grace < timedelta(0):
+            raise InvalidSetting("--workload-entry-grace", "it must not be negative.")

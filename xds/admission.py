@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
 from pilothouse.model.proxies import Proxy
 from pilothouse.xds.auth import Authenticate, NotAuthenticated, NotAuthorized, Verified, identified
+from pilothouse.xds.health import is_report
 from pilothouse.xds.node import read_proxy
 from pilothouse.xds.rate import RateLimit
 from pilothouse.xds.requests import InvalidRequest, Request, Variant
@@ -118,15 +120,17 @@ class Admission:
         self._silent[is_known] += 1
         try:
             async with asyncio.timeout(self._limits.first_request_within_seconds):
-                data = await transport.receive()
+                found = await _first_of(transport, variant)
         except TimeoutError:
             return StreamEnded(EndReason.DEADLINE_EXCEEDED, "no discovery request came")
+        except InvalidRequest as error:
+            return StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
         finally:
             self._silent[is_known] -= 1
-        if data is None:
+        if found is None:
             return None
         try:
-            request, node = parse(variant, data)
+            request, node = found
             return Admitted(identified(read_proxy(node), verified), verified, request)
         except InvalidRequest as error:
             return StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
@@ -142,3 +146,16 @@ class Admission:
             raise StreamEnded(EndReason.UNAVAILABLE, text) from None
         if self.is_closing:
             raise StreamEnded(EndReason.UNAVAILABLE, "the control plane is shutting down")
+
+
+async def _first_of(transport: Transport, variant: Variant) -> tuple[Request, Node | None] | None:
+    """
+    Return the first request and its node, None if the client has gone. Raises: InvalidRequest.
+
+    A health report that comes before it, and says not whose it is, is passed over, as istiod does.
+    """
+    while (data := await transport.receive()) is not None:
+        request, node = parse(variant, data)
+        if node is not None or not is_report(request):
+            return request, node
+    return None

@@ -30,6 +30,7 @@ from pilothouse.model.proxies import (
     NodeType,
     Profile,
     Proxy,
+    Registration,
 )
 from pilothouse.xds.requests import InvalidRequest
 
@@ -47,6 +48,9 @@ PROFILE_KEY: Final = "PILOTHOUSE_PROFILE"
 
 CERTIFICATES_KEY: Final = "PILOTHOUSE_CERTIFICATES"
 """Metadata key that names the source of the mesh's certificates: `none`, `agent` or `ads`."""
+
+DEFAULT_DNS_PROXY: Final = "127.0.0.1:15053"
+"""Where an agent answers the DNS of its workload unless it says otherwise (NM-08)."""
 
 _NODE_TYPES: Final = tuple(kind.value for kind in NodeType)
 _INTERCEPTION_MODES: Final = frozenset(mode.value for mode in InterceptionMode)
@@ -104,6 +108,7 @@ def read_proxy(node: Node | None) -> Proxy:
         ),
         node_name=_text(metadata.get("NODE_NAME")),
         dns_capture=_flag(metadata.get("DNS_CAPTURE")),
+        dns_resolver=_dns_resolver(metadata),
         http10=_flag(metadata.get("HTTP10")),
         http_proxy_port=_port(metadata.get("HTTP_PROXY_PORT")),
         idle_timeout=_duration(metadata.get("IDLE_TIMEOUT")),
@@ -115,6 +120,7 @@ def read_proxy(node: Node | None) -> Proxy:
         config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),
+        registration=_registration(metadata, ips),
     )
 
 
@@ -184,6 +190,32 @@ def _certificates(metadata: Mapping[str, Json]) -> CertificateSource:
     # Istio's agent sends its whole ProxyConfig, and its bootstrap has the cluster sds-grpc.
     has_agent = bool(metadata.get("PROXY_CONFIG"))
     return CertificateSource.AGENT if has_agent else CertificateSource.NONE
+
+
+def _registration(metadata: Mapping[str, Json], ips: tuple[str, ...]) -> Registration | None:
+    group = _text(metadata.get("AUTO_REGISTER_GROUP"))
+    entry = _text(metadata.get("WORKLOAD_ENTRY"))
+    if not (group or entry):
+        return None
+    config = metadata.get("PROXY_CONFIG")
+    # An entry is named after the first of INSTANCE_IPS, also where the id has another.
+    own = tuple(filter(_is_address, _texts(metadata.get("INSTANCE_IPS"))))
+    return Registration(
+        group=group,
+        entry=entry,
+        address=(own or ips)[0],
+        has_probe=isinstance(config, dict) and bool(config.get("readinessProbe")),
+    )
+
+
+def _dns_resolver(metadata: Mapping[str, Json]) -> str:
+    """Read who answers captured DNS (NM-08), empty if it is not captured."""
+    if not _flag(metadata.get("DNS_CAPTURE")):
+        return ""
+    host, _, port = _text(metadata.get("DNS_PROXY_ADDR")).rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host
+    is_place = _is_address(host.strip("[]")) and port.isascii() and port.isdigit()
+    return f"{host}:{port}" if is_place and 0 < int(port) < 65536 else DEFAULT_DNS_PROXY
 
 
 def _ports(value: Json) -> tuple[tuple[str, int], ...]:

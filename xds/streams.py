@@ -20,6 +20,7 @@ from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import Resource
 from pilothouse.xds.admission import Admission, Admitted, StreamLimits
 from pilothouse.xds.auth import Authenticate
+from pilothouse.xds.health import is_report, reported_problem
 from pilothouse.xds.observer import Observer, SilentObserver
 from pilothouse.xds.publisher import Member, Publisher
 from pilothouse.xds.rejections import RejectedResource
@@ -57,10 +58,12 @@ class Streams:
         wall_clock: Callable[[], float] = time.time,
         prepare: Callable[[Proxy], Awaitable[None]] | None = None,
     ) -> None:
+        on_health: Callable[[Proxy, str | None], None] | None = None,
         """
         Serve what `publisher` publishes. `clock` must be the publisher's.
 
-        `prepare` is awaited before a proxy is answered: for what is made for it alone.
+        `prepare` is awaited before a proxy is answered: for what is made for it alone. It may raise
+        StreamEnded. `on_health` is told what agents report: what is wrong, None if nothing is.
         """
         self._publisher = publisher
         self._observer = observer or SilentObserver()
@@ -70,6 +73,7 @@ class Streams:
         self._framer = Framer()
         self._numbers = count(1)
         self._streams: dict[int, _Stream] = {}
+        self._on_health = on_health
         self._is_void: Callable[[str], bool] = _is_never_void
         self._void_text = ""
         self._admission = Admission(limits or StreamLimits(), clock)
@@ -286,6 +290,10 @@ class Streams:
                 stream.fault = StreamEnded(EndReason.UNAUTHENTICATED, text)
                 return
             wake.clear()
+        if is_report(request):
+            if self._on_health is not None:
+                self._on_health(stream.info.proxy, reported_problem(request))
+            return
             now = self._clock()
             message = member.next_message(now)
             if message is None:

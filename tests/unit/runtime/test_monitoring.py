@@ -49,6 +49,10 @@ class Fixed:
         """Return a count."""
         return {"nodes": 3}
 
+    def registrations(self) -> list[dict[str, Any]]:
+        """Return one workload."""
+        return [{"entry": "default/web-10.0.0.1"}]
+
     def selfcheck(self) -> list[str]:
         """Return what was set."""
         return self.differing
