@@ -49,16 +49,15 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         if problem or "*" in domain:
             yield Problem(path, f'The trust domain "{domain}" is not a DNS name.')
     yield from _check_localities(config)
-    if config.outbound_traffic_policy.mode == "ALLOW_ANY_DYNAMIC_DNS":
-        yield warning(
-            "outboundTrafficPolicy.mode",
-            "Hosts nobody declared are not looked up in this version: connections to them go where "
-            "the client sent them, as with ALLOW_ANY.",
-            "Declare a ServiceEntry with resolution DYNAMIC_DNS for the domains you need.",
-            "FieldNotTranslated",
-        )
-    if config.outbound_traffic_policy.tls is not None:
-        yield from check_client_tls(config.outbound_traffic_policy.tls, "outboundTrafficPolicy.tls")
+    outbound = config.outbound_traffic_policy
+    if outbound.tls is not None:
+        yield from check_client_tls(outbound.tls, "outboundTrafficPolicy.tls")
+        if outbound.mode != "ALLOW_ANY_DYNAMIC_DNS":
+            yield warning(
+                "outboundTrafficPolicy.tls",
+                f"With the mode {outbound.mode} nothing is sent over TLS on its account.",
+                "Set the mode ALLOW_ANY_DYNAMIC_DNS, or remove tls.",
+            )
     if config.tcp_keepalive is not None:
         yield from check_keepalive(config.tcp_keepalive, "tcpKeepalive")
     defaults = config.default_traffic_policy

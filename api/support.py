@@ -252,7 +252,7 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
             "verify_certificate_at_client": "it is deprecated and Istio ignores it",
         },
     ),
-    mesh_config.MeshOutboundTrafficPolicy: _fields("mode", not_yet="tls"),
+    mesh_config.MeshOutboundTrafficPolicy: _fields("mode tls"),
     mesh_config.MeshInboundTrafficPolicy: _fields("mode"),
     mesh_config.PathNormalization: _fields("normalization"),
     mesh_config.CertificateData: _fields(

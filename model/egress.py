@@ -12,9 +12,18 @@ from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
 
 
 @query
+def looks_up_unknown(ctx: Ctx, scope: Scope) -> bool:
+    """Tell whether the proxy looks up the hosts of HTTP requests to unknown destinations."""
+    row = ctx.row(SIDECARS, scope.sidecar) if scope.sidecar else None
+    if row is not None and row.spec.outbound_traffic_policy is not None:
+        return False  # only the mesh may say so
+    return ctx.get(mesh_config, None).outbound_traffic_policy.mode == "ALLOW_ANY_DYNAMIC_DNS"
+
+
+@query
 def unknown_destination(ctx: Ctx, scope: Scope) -> str:
     """
-    Return the cluster for unknown destinations.
+    Return the cluster for unknown destinations, of requests unless `looks_up_unknown`.
 
     PassthroughCluster for ALLOW_ANY, BlackHoleCluster for REGISTRY_ONLY, or the cluster of the
     Sidecar's egress proxy (SC-12).

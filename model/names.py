@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"  # N-05
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"  # N-06
 INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"  # N-07
+ALLOW_ANY_DYNAMIC_DNS_CLUSTER: Final = "AllowAnyDynamicDNSCluster"  # N-08
 
 XDS_CLUSTER: Final = "xds-grpc"  # N-13
 AGENT_CLUSTER: Final = "sds-grpc"  # N-13, D-A-7
@@ -18,6 +19,7 @@ VIRTUAL_OUTBOUND: Final = "virtualOutbound"  # N-22
 VIRTUAL_INBOUND: Final = "virtualInbound"  # N-23
 OUTBOUND_BLACKHOLE_CHAIN: Final = "virtualOutbound-blackhole"  # N-26
 OUTBOUND_CATCHALL_CHAIN: Final = "virtualOutbound-catchall-tcp"  # N-26
+OUTBOUND_CATCHALL_HTTP_CHAIN: Final = "virtualOutbound-catchall-tcp-http"  # N-26
 INBOUND_BLACKHOLE_CHAIN: Final = "virtualInbound-blackhole"  # N-27
 INBOUND_CATCHALL_HTTP_CHAIN: Final = "virtualInbound-catchall-http"  # N-27
 INBOUND_CATCHALL_CHAIN: Final = "virtualInbound"  # N-27
@@ -27,6 +29,8 @@ HTTP_PROXY_ROUTE: Final = "http_proxy"  # N-24
 
 ALLOW_ANY_VIRTUAL_HOST: Final = "allow_any"  # N-49
 BLOCK_ALL_VIRTUAL_HOST: Final = "block_all"  # N-49
+ALLOW_ANY_DYNAMIC_DNS: Final = "allow_any_dynamic_dns"  # N-49
+ANY_DOMAIN: Final = "*"
 DEFAULT_ROUTE: Final = "default"  # N-51
 
 

@@ -22,7 +22,7 @@ class NameServer(asyncio.DatagramProtocol):
 
     async def start(self, namespace: NetworkNamespace) -> asyncio.DatagramTransport:
         """Answer at the address that programs of this machine ask."""
-        address = _configured()
+        address = configured()
         if not address.startswith("127."):
             namespace.run("ip", "address", "add", f"{address}/32", "dev", "lo")
         made = namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -51,7 +51,8 @@ class NameServer(asyncio.DatagramProtocol):
         self._transport.sendto(head + question + answer, addr)
 
 
-def _configured() -> str:
+def configured() -> str:
+    """Return the address that programs of this machine ask."""
     text = Path("/etc/resolv.conf").read_text()
     found = re.search(r"^nameserver\s+([\d.]+)\s*$", text, re.MULTILINE)
     return found.group(1) if found else "127.0.0.1"

@@ -11,7 +11,7 @@ import isolation
 import pytest
 import pytest_asyncio
 from live_mesh import HTTP_PORT, OTHER_TCP_PORT, TCP_PORT, TLS_PORT, LiveMesh, eventually
-from name_server import NameServer
+from name_server import NameServer, configured
 from self_signed import self_signed
 
 from pilothouse.api.meta import ObjectKey
@@ -36,7 +36,8 @@ async def whole(tmp_path_factory) -> AsyncIterator[LiveMesh]:
     """A client with DNS capture, and two servers that no Service knows."""
     tls = self_signed(tmp_path_factory.mktemp("tls"))
     async with LiveMesh(delta=True) as mesh:
-        await mesh.add("client", "10.244.77.21", {"app": "c"}, tls, {"DNS_CAPTURE": "true"})
+        told = {"DNS_CAPTURE": "true", "DNS_PROXY_ADDR": f"{configured()}:53"}
+        await mesh.add("client", "10.244.77.21", {"app": "c"}, tls, told)
         await mesh.add("one", ONE, {"app": "one"}, tls)
         await mesh.add("two", TWO, {"app": "two"}, tls)
         # All of them: a cluster is not taken over before its first answer.
@@ -113,6 +114,33 @@ async def test_hosts_of_a_wildcard_are_looked_up_when_they_are_called(mesh: Live
     for host, wanted in (("one.names.example", "one"), ("two.names.example", "two")):
         assert await web(mesh, f"{host}:{HTTP_PORT}") == wanted
         assert await who(mesh, address, TLS_PORT, host) == wanted
+
+
+async def test_hosts_nobody_declared_are_looked_up_when_they_are_called(mesh: LiveMesh) -> None:
+    """MC-05, N-08, N-49: plain HTTP on ports known and unknown; what says no host passes by."""
+    config = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}
+    protocolDetectionTimeout: 0.2s
+"""
+    known = entry(
+        "known",
+        f"hosts: [known.example], resolution: STATIC, endpoints: [{{address: {ONE}}}], "
+        f"ports: [{{number: {HTTP_PORT}, name: http, protocol: HTTP}}]",
+    )
+    # Without a service on the port the request meets no listener but the last one.
+    for others in ("", known):
+        await mesh.apply(config + others)
+        for host, wanted in (("one.names.example", "one"), ("two.names.example", "two")):
+            assert await web(mesh, f"{host}:{HTTP_PORT}") == wanted
+    assert await web(mesh, "known.example") == "one"
+    assert await who(mesh, TWO, TCP_PORT) == "two"
+    await mesh.apply(known)
+    assert await web(mesh, f"two.names.example:{HTTP_PORT}") == ""
 
 
 async def test_tcp_hosts_on_one_port_are_told_apart_by_the_addresses_found_for_them(

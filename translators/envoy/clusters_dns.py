@@ -21,9 +21,11 @@ from pilothouse.model.endpoint_policy import Client, EndpointPolicy
 from pilothouse.model.priorities import grouped
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.endpoints import encode_assignment
+from pilothouse.translators.envoy.filter_chains import socket_address
 
 DNS_JITTER_NANOS: Final = 100_000_000
 DNS_QUERIES_PER_SOCKET: Final = 100
+RESOLVER: Final = "envoy.network.dns_resolver.cares"
 
 
 class DnsLookup(NamedTuple):
@@ -67,13 +69,19 @@ def lookup_families(*, ipv4: bool, ipv6: bool) -> cluster_pb2.Cluster.DnsLookupF
     return cluster_pb2.Cluster.V4_ONLY if ipv4 else cluster_pb2.Cluster.V6_ONLY
 
 
+def resolver_at(place: str) -> extension_pb2.TypedExtensionConfig:
+    """Return what asks one name server, at ``IP:PORT``."""
+    host, _, port = place.rpartition(":")
+    config = cares_dns_resolver_pb2.CaresDnsResolverConfig()
+    config.resolvers.append(socket_address(host.strip("[]"), int(port)))
+    return extension_pb2.TypedExtensionConfig(name=RESOLVER, typed_config=pack(config))
+
+
 def _resolver() -> extension_pb2.TypedExtensionConfig:
     # A fresh socket now and then, so that a resolver that went away is left (CL-03).
     config = cares_dns_resolver_pb2.CaresDnsResolverConfig()
     config.udp_max_queries.value = DNS_QUERIES_PER_SOCKET
-    return extension_pb2.TypedExtensionConfig(
-        name="envoy.network.dns_resolver.cares", typed_config=pack(config)
-    )
+    return extension_pb2.TypedExtensionConfig(name=RESOLVER, typed_config=pack(config))
 
 
 _RESOLVER: Final = _resolver()

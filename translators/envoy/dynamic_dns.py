@@ -24,7 +24,7 @@ from pilothouse._pb.envoy.extensions.filters.network.http_connection_manager.v3 
 from pilothouse._pb.envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import (
     sni_dynamic_forward_proxy_pb2 as sni_forward_pb2,
 )
-from pilothouse.translators.envoy.clusters_dns import lookup_families
+from pilothouse.translators.envoy.clusters_dns import lookup_families, resolver_at
 from pilothouse.translators.envoy.encoding import pack
 
 CLUSTER_TYPE: Final = "envoy.clusters.dynamic_forward_proxy"
@@ -33,19 +33,31 @@ SNI_FILTER: Final = "envoy.filters.network.sni_dynamic_forward_proxy"
 
 
 class DynamicHost(NamedTuple):
-    """A wildcard host and the address families its names are looked up in."""
+    """
+    A wildcard host, and the address families its names are looked up in.
+
+    `most_hosts` is how many are remembered, 0 for Envoy's default; `resolver` is who is asked
+    (``IP:PORT``), empty for the system's.
+    """
 
     host: str
     ipv4: bool
     ipv6: bool
+    most_hosts: int = 0
+    resolver: str = ""
 
     @property
     def cache(self) -> dns_cache_pb2.DnsCacheConfig:
         """The cache that filters and the cluster share; all must say the same of it."""
-        return dns_cache_pb2.DnsCacheConfig(
+        config = dns_cache_pb2.DnsCacheConfig(
             name=f"{self.host}_dfp_dns_cache",
             dns_lookup_family=lookup_families(ipv4=self.ipv4, ipv6=self.ipv6),
         )
+        if self.most_hosts:
+            config.max_hosts.value = self.most_hosts
+        if self.resolver:
+            config.typed_dns_resolver_config.CopyFrom(resolver_at(self.resolver))
+        return config
 
 
 def apply_dynamic_discovery(

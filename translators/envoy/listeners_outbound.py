@@ -8,13 +8,15 @@ from pilothouse._pb.envoy.config.listener.v3 import listener_pb2
 from pilothouse.api.duration import Duration
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import View
-from pilothouse.model.egress import unknown_destination
+from pilothouse.model.egress import looks_up_unknown, unknown_destination
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
+    ALLOW_ANY_DYNAMIC_DNS,
     BLACK_HOLE_CLUSTER,
     OUTBOUND_BLACKHOLE_CHAIN,
     OUTBOUND_CATCHALL_CHAIN,
+    OUTBOUND_CATCHALL_HTTP_CHAIN,
     PASSTHROUGH_FILTER_CHAIN,
     VIRTUAL_OUTBOUND,
 )
@@ -29,7 +31,7 @@ from pilothouse.translators.envoy.access_logs import (
     log_lost_connections,
 )
 from pilothouse.translators.envoy.chain_overlaps import told_apart
-from pilothouse.translators.envoy.dynamic_dns import dynamic_sni_filter
+from pilothouse.translators.envoy.dynamic_dns import DynamicHost, dynamic_sni_filter
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.filter_chains import (
     Match,
@@ -48,38 +50,52 @@ from pilothouse.translators.envoy.listener_plan import Kind, ListenerPlan, liste
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.tcp_policy import TcpPolicy
 from pilothouse.translators.envoy.tcp_routes import TcpChain
+from pilothouse.translators.envoy.unknown_hosts import unknown_hosts, unknown_hosts_routes
 
 
 class ListenerKey(NamedTuple):
-    """One outbound listener: its plan, and the little it depends on besides."""
+    """
+    One outbound listener: its plan, and the little it depends on besides.
+
+    `unknown` is the cluster of connections that are not for it; `lookup` is set where the hosts of
+    its requests are looked up if nobody declared them.
+    """
 
     plan: ListenerPlan
     profile: Profile
     settings: ProxySettings
     unknown: str
+    lookup: DynamicHost | None = None
 
 
 class CatchAllKey(NamedTuple):
-    """What virtualOutbound depends on."""
+    """What virtualOutbound depends on; `lookup` is as in `ListenerKey`."""
 
     scope: Scope
     wildcards: tuple[str, ...]
     is_transparent: bool
     settings: ProxySettings
+    profile: Profile
+    lookup: DynamicHost | None = None
 
 
 @query
 def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     """Return the outbound listeners of a view, virtualOutbound last (LS-01)."""
     unknown = ctx.get(unknown_destination, view.scope)
+    lookup = unknown_hosts(view).lookup if ctx.get(looks_up_unknown, view.scope) else None
     found = [
-        ctx.get_or_none(outbound_listener, ListenerKey(plan, view.profile, view.settings, unknown))
+        ctx.get_or_none(
+            outbound_listener, ListenerKey(plan, view.profile, view.settings, unknown, lookup)
+        )
         for plan in ctx.get(listener_plans, view)
     ]
     if view.mode is not InterceptionMode.NONE:
         wildcards = (view.wildcard, *view.more_wildcards)
         is_transparent = view.mode is InterceptionMode.TPROXY
-        key = CatchAllKey(view.scope, wildcards, is_transparent, view.settings)
+        key = CatchAllKey(
+            view.scope, wildcards, is_transparent, view.settings, view.profile, lookup
+        )
         found.append(ctx.get_or_none(virtual_outbound, key))
     return ResourceLayer(each for each in found if each is not None)
 
@@ -152,7 +168,8 @@ def _http_chain(
         plan.route or "",
         key.profile,
         settings,
-        lookups=plan.lookups,
+        keeps_sessions=plan.keeps_sessions,
+        lookups=(*plan.lookups, key.lookup) if key.lookup else plan.lookups,
     )
     is_detected = plan.kind is Kind.AUTO
     match = plaintext_http(accepts_http10=key.settings.accepts_http10) if is_detected else Match()
@@ -200,6 +217,8 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
             name=OUTBOUND_BLACKHOLE_CHAIN,
         )
     )
+    if key.lookup is not None:
+        _look_up_hosts(ctx, listener, key, key.lookup)
     cluster = ctx.get(unknown_destination, key.scope)
     idle = TcpPolicy(idle_timeout=key.settings.idle_timeout)  # NM-14
     listener.filter_chains.append(
@@ -211,3 +230,29 @@ def virtual_outbound(ctx: Ctx, key: CatchAllKey) -> Resource:
     )
     log_lost_connections(listener, logging)
     return Resource(LDS, VIRTUAL_OUTBOUND, encode(listener))
+
+
+def _look_up_hosts(
+    ctx: Ctx, listener: listener_pb2.Listener, key: CatchAllKey, lookup: DynamicHost
+) -> None:
+    """Give plain-text HTTP a chain of its own, in which the hosts of requests are looked up."""
+    mesh = ctx.get(mesh_config, None)
+    normalization = mesh.path_normalization.normalization
+    manager = outbound_connection(
+        f"{VIRTUAL_OUTBOUND}_{ALLOW_ANY_DYNAMIC_DNS}",
+        unknown_hosts_routes(key.settings.on_routes),
+        key.profile,
+        HttpSettings(key.settings, normalization, ctx.get(access_logging, None)),
+        lookups=(lookup,),
+    )
+    # By protocol alone: beside a chain for raw connections the next one would not be found.
+    match = Match(alpn=plaintext_http(accepts_http10=key.settings.accepts_http10).alpn)
+    listener.filter_chains.append(
+        filter_chain(match, http_filter(manager), name=OUTBOUND_CATCHALL_HTTP_CHAIN)
+    )
+    listener.listener_filters.append(http_inspector())
+    # Where the server speaks first there is nothing to inspect: such connections pass in the end,
+    # unless they could be requests that must not leave in plain text.
+    listener.continue_on_listener_filters_timeout = mesh.outbound_traffic_policy.tls is None
+    if mesh.protocol_detection_timeout:
+        listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pilothouse.graph.core import Ctx, Query, query
 from pilothouse.model.classes import Inbound, ProxyClass, View, proxy_class
+from pilothouse.model.egress import looks_up_unknown
 from pilothouse.model.endpoint_policy import Client
 from pilothouse.model.layers import ResourceSet
 from pilothouse.model.proxies import NodeType
@@ -30,6 +31,7 @@ from pilothouse.translators.envoy.listeners_inbound import inbound_listeners
 from pilothouse.translators.envoy.listeners_outbound import outbound_listeners
 from pilothouse.translators.envoy.route_configurations import route_configuration
 from pilothouse.translators.envoy.secrets import SecretQuestion, secret_for
+from pilothouse.translators.envoy.unknown_hosts import unknown_hosts, unknown_hosts_cluster
 from pilothouse.translators.envoy.virtual_host_plan import RouteQuestion, RouteView
 
 __all__ = ["Root", "named", "proxy_class", "shared_by", "wildcard"]
@@ -101,14 +103,15 @@ def clusters(ctx: Ctx, proxies: ClustersKey) -> ResourceSet:
     """Return the clusters of a class: outbound, standing, inbound (CL-01)."""
     if proxies.type is not NodeType.SIDECAR:
         return ResourceSet(())
-    families = Families(proxies.view.ipv4, proxies.view.ipv6)
-    return ResourceSet(
-        (
-            ctx.get(outbound_clusters, ClusterView.of(proxies.view, proxies.listed)),
-            ctx.get(standing_clusters, families),
-            ctx.get(inbound_clusters, proxies.inbound),
-        )
-    )
+    view = proxies.view
+    layers = [
+        ctx.get(outbound_clusters, ClusterView.of(view, proxies.listed)),
+        ctx.get(standing_clusters, Families(view.ipv4, view.ipv6)),
+        ctx.get(inbound_clusters, proxies.inbound),
+    ]
+    if ctx.get(looks_up_unknown, view.scope):
+        layers.append(ctx.get(unknown_hosts_cluster, unknown_hosts(view)))
+    return ResourceSet(tuple(layers))
 
 
 @query

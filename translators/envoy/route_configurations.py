@@ -12,25 +12,30 @@ from pilothouse._pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef
 from pilothouse.model.delegation import writers
-from pilothouse.model.egress import unknown_destination
+from pilothouse.model.egress import looks_up_unknown, unknown_destination
 from pilothouse.model.names import (
     ALLOW_ANY_VIRTUAL_HOST,
+    ANY_DOMAIN,
     BLACK_HOLE_CLUSTER,
     BLOCK_ALL_VIRTUAL_HOST,
     RouteName,
 )
 from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import RDS, Resource, field
-from pilothouse.model.scopes import clients_name_ports
+from pilothouse.model.scopes import Scope, clients_name_ports
 from pilothouse.model.sharding import sharded
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.route_actions import disable_timeout
+from pilothouse.translators.envoy.unknown_hosts import unknown_hosts_route
 from pilothouse.translators.envoy.virtual_host_plan import (
-    ANY_DOMAIN,
     RouteQuestion,
     virtual_host_plan,
 )
-from pilothouse.translators.envoy.virtual_hosts import VirtualHostKey, virtual_host
+from pilothouse.translators.envoy.virtual_hosts import (
+    VirtualHostKey,
+    scoped_virtual_host,
+    virtual_host,
+)
 
 BLOCKED_STATUS = 502
 MAX_DIRECT_RESPONSE_BYTES = 1024 * 1024
@@ -48,7 +53,7 @@ def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     spliced = [ctx.get(encoded_hosts, PlanShardKey(asked, shard)) for shard in shards]
     parts.extend(part for each in spliced for part in each.parts)
     if not any(each.takes_all for each in spliced):
-        parts.append(field(2, _catch_all(ctx.get(unknown_destination, scope), asked.view.headers)))
+        parts.append(field(2, _catch_all(ctx, scope, asked.view.headers)))
     refs = dict.fromkeys(ref for each in spliced for ref in each.sources)
     return Resource(RDS, asked.name, tuple(parts), tuple(refs))
 
@@ -79,7 +84,9 @@ def plan_shards(ctx: Ctx, asked: RouteQuestion) -> dict[int, tuple[VirtualHostKe
 def encoded_hosts(ctx: Ctx, key: PlanShardKey) -> EncodedHosts:
     """Encode a shard of virtual hosts, so that a changed one leaves other shards alone."""
     keys = ctx.item(plan_shards, key.asked, key.shard) or ()
-    parts = [ctx.get_or_none(virtual_host, each) for each in keys]
+    parts = [
+        ctx.get_or_none(scoped_virtual_host if each.scope else virtual_host, each) for each in keys
+    ]
     services = dict.fromkeys(service for each in keys for service in each.virtual_services)
     refs = dict.fromkeys(ref for each in services for ref in ctx.get(writers, each))
     return EncodedHosts(
@@ -96,7 +103,10 @@ def _header(name: str, *, ignores_port: bool) -> route_pb2.RouteConfiguration:
     return header
 
 
-def _catch_all(unknown: str, headers: RouteHeaders) -> bytes:
+def _catch_all(ctx: Ctx, scope: Scope, headers: RouteHeaders) -> bytes:
+    if ctx.get(looks_up_unknown, scope):
+        return encode(unknown_hosts_route(headers))
+    unknown = ctx.get(unknown_destination, scope)
     is_open = unknown != BLACK_HOLE_CLUSTER
     name = ALLOW_ANY_VIRTUAL_HOST if is_open else BLOCK_ALL_VIRTUAL_HOST
     host = route_components_pb2.VirtualHost(
@@ -106,6 +116,7 @@ def _catch_all(unknown: str, headers: RouteHeaders) -> bytes:
     route.match.prefix = "/"
     if is_open:
         route.route.cluster = unknown
+        route.route.append_x_forwarded_host = headers.forwards_host
         disable_timeout(route.route)
     else:
         route.direct_response.status = BLOCKED_STATUS

@@ -13,10 +13,7 @@ from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.classes import View
 from pilothouse.model.domains import service_domains
 from pilothouse.model.hosts import is_wildcard, matches
-from pilothouse.model.names import (
-    RouteName,
-    VirtualHostName,
-)
+from pilothouse.model.names import ANY_DOMAIN, RouteName, VirtualHostName
 from pilothouse.model.policies import RuleQuestion, governing_rule
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import CertificateSource, Profile
@@ -34,7 +31,6 @@ from pilothouse.model.services import Registry, Resolution, Service, ServiceKey
 from pilothouse.model.unserved_hosts import unserved_hosts
 from pilothouse.translators.envoy.virtual_hosts import VirtualHostKey
 
-ANY_DOMAIN = "*"
 PLAIN_HTTP_PORT = 80
 
 
@@ -51,6 +47,7 @@ class RouteView(NamedTuple):
     dns_capture: bool = False
     headers: RouteHeaders = RouteHeaders()
     tells_protocol: bool = False
+    cluster: str = ""
 
     @staticmethod
     def of(view: View) -> "RouteView":
@@ -62,6 +59,7 @@ class RouteView(NamedTuple):
             view.dns_capture,
             view.settings.on_routes,
             tells_protocol=_tells_protocol(view),
+            cluster=view.cluster,
         )
 
 
@@ -161,7 +159,7 @@ def _service_key(
             aliases,
             namespace,
             view.domain_suffix,
-            service_addresses(ctx, service, dns_capture=view.dns_capture),
+            service_addresses(ctx, service, dns_capture=view.dns_capture, cluster=view.cluster),
         ),
         service=service.key,
         rule=governing_rule(ctx, asked),
@@ -170,6 +168,7 @@ def _service_key(
         labels=view.labels if candidates else (),
         headers=view.headers,
         tells_protocol=view.tells_protocol,
+        session=service.session,
     )
 
 

@@ -137,7 +137,10 @@ def test_labels_of_the_object_win_over_those_of_the_spec() -> None:
     assert decoded.object.all_labels == {"a": "o", "b": "s"}
 
 
-def test_looking_up_undeclared_hosts_is_said_to_be_missing() -> None:
-    """MC-05, N-08."""
-    decoded = decode_mesh_config({"outboundTrafficPolicy": {"mode": "ALLOW_ANY_DYNAMIC_DNS"}})
-    assert said(decoded) == {(Severity.WARNING, "outboundTrafficPolicy.mode")}
+def test_tls_to_undeclared_hosts_needs_their_lookup() -> None:
+    """MC-05: the mode is what sends requests there over TLS."""
+    policy = {"tls": {"mode": "SIMPLE"}}
+    decoded = decode_mesh_config({"outboundTrafficPolicy": policy})
+    assert said(decoded) == {(Severity.WARNING, "outboundTrafficPolicy.tls")}
+    policy["mode"] = "ALLOW_ANY_DYNAMIC_DNS"
+    assert said(decode_mesh_config({"outboundTrafficPolicy": policy})) == set()

@@ -63,6 +63,23 @@ def test_flags_that_are_not_set(value):
     assert not read_proxy(node(ID, {"DNS_CAPTURE": value})).dns_capture
 
 
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("localhost:15054", "127.0.0.1:15054"),
+        ("[::1]:53", "[::1]:53"),
+        ("", "127.0.0.1:15053"),
+        ("nonsense", "127.0.0.1:15053"),
+        ("10.0.0.1:70000", "127.0.0.1:15053"),
+    ],
+)
+def test_who_captures_dns_is_asked(told, asked):
+    """NM-08: DNS_PROXY_ADDR counts only with DNS_CAPTURE, and only as an address."""
+    captured = {"DNS_CAPTURE": "true", "DNS_PROXY_ADDR": told}
+    assert read_proxy(node(ID, captured)).dns_resolver == asked
+    assert read_proxy(node(ID, {"DNS_PROXY_ADDR": told})).dns_resolver == ""
+
+
 def test_lists_may_be_lists():
     """Quirk of section 4: INSTANCE_IPS is text in istio-agent's JSON, a list elsewhere."""
     proxy = read_proxy(node(ID, {"INSTANCE_IPS": ["10.0.0.9", "nonsense"]}))
