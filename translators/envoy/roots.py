@@ -12,7 +12,7 @@ from pilothouse.graph.core import Ctx, Query, query
 from pilothouse.model.classes import Inbound, ProxyClass, View, proxy_class
 from pilothouse.model.egress import looks_up_unknown
 from pilothouse.model.endpoint_policy import Client
-from pilothouse.model.layers import ResourceSet
+from pilothouse.model.layers import Layer, ResourceSet
 from pilothouse.model.proxies import NodeType
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SDS
 from pilothouse.translators.envoy.clusters import ClusterView, outbound_clusters
@@ -104,7 +104,7 @@ def clusters(ctx: Ctx, proxies: ClustersKey) -> ResourceSet:
     if proxies.type is not NodeType.SIDECAR:
         return ResourceSet(())
     view = proxies.view
-    layers = [
+    layers: list[Layer] = [
         ctx.get(outbound_clusters, ClusterView.of(view, proxies.listed)),
         ctx.get(standing_clusters, Families(view.ipv4, view.ipv6)),
         ctx.get(inbound_clusters, proxies.inbound),
