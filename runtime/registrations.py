@@ -19,6 +19,8 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pilothouse.api.meta import ObjectKey
+from pilothouse.api.workload import WorkloadGroup
 from pilothouse.graph.findings import Finding
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.registration import (
@@ -91,6 +93,11 @@ class Registrations:
     def take(self, changes: Iterable[Change]) -> list[Change]:
         """Return what changes of config come to, with entries that follow them."""
         return self._book.take(changes)
+
+    @property
+    def groups(self) -> Mapping[ObjectKey, WorkloadGroup]:
+        """The groups there are."""
+        return self._book.groups
 
     # -- streams ----------------------------------------------------------------------------------
 
