@@ -10,15 +10,17 @@ import click
 
 from pilothouse.api.duration import Duration
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
+from pilothouse.cli.clusters import CLUSTER_ID_HELP, REMOTE_CLUSTER_HELP, RemoteClusterType
 from pilothouse.cli.lazy import AliasedOption
 from pilothouse.errors import MeshError
+from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
 from pilothouse.runtime.memory import leave_out_rich
 from pilothouse.runtime.settings import (
     DEFAULT_DOMAIN,
+    DEFAULT_ENTRY_GRACE,
     DEFAULT_GRPC,
     DEFAULT_LONGEST_WAIT,
-    DEFAULT_ENTRY_GRACE,
     DEFAULT_MONITORING,
     DEFAULT_QUIET,
     DEFAULT_REVISION,
@@ -117,6 +119,22 @@ class LogLevelType(click.Choice[str]):
     required=True,
     metavar="DIR",
     help="Directory of YAML or JSON files that make the mesh; watched for changes.",
+)
+@_option(
+    "--cluster-id",
+    "--clusterID",
+    default=LOCAL_CLUSTER,
+    metavar="NAME",
+    envvar=["PILOTHOUSE_CLUSTER_ID", "CLUSTER_ID"],
+    help=CLUSTER_ID_HELP,
+)
+@click.option(
+    "--remote-cluster",
+    "remote_clusters",
+    type=RemoteClusterType(),
+    multiple=True,
+    envvar="PILOTHOUSE_REMOTE_CLUSTER",
+    help=REMOTE_CLUSTER_HELP,
 )
 @_option(
     "--mesh-config",
@@ -229,6 +247,13 @@ class LogLevelType(click.Choice[str]):
     " not given.",
 )
 @_option(
+    "--workload-entry-grace",
+    type=DurationType(),
+    default=f"{int(DEFAULT_ENTRY_GRACE.total_seconds())}s",
+    envvar=["PILOTHOUSE_WORKLOAD_ENTRY_GRACE", "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD"],
+    help="How long a workload that registered itself stays an endpoint without a connection.",
+)
+@_option(
     "--oidc-issuers",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -245,13 +270,6 @@ class LogLevelType(click.Choice[str]):
     "--allow-remote-plaintext",
     is_flag=True,
     help="Let --grpc-addr be reachable from other machines, unencrypted.",
-)
-@_option(
-    "--workload-entry-grace",
-    type=DurationType(),
-    default=f"{int(DEFAULT_ENTRY_GRACE.total_seconds())}s",
-    envvar=["PILOTHOUSE_WORKLOAD_ENTRY_GRACE", "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD"],
-    help="How long a workload that registered itself stays an endpoint without a connection.",
 )
 @_option(
     "--ports-file",

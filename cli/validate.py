@@ -8,11 +8,13 @@ from typing import Final
 import click
 
 from pilothouse.api.kinds import MESH_CONFIG, MESH_NETWORKS
+from pilothouse.cli.clusters import CLUSTER_ID_HELP, REMOTE_CLUSTER_HELP, RemoteClusterType
 from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_findings, print_json, print_yaml
 from pilothouse.graph.findings import Severity
+from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.reports import finding_data
-from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION
+from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION, RemoteCluster
 
 _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
 """Kinds of objects that stand for proxies."""
@@ -57,6 +59,21 @@ _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
     help="DNS domain of Kubernetes services.",
 )
 @click.option(
+    "--cluster-id",
+    default=LOCAL_CLUSTER,
+    metavar="NAME",
+    envvar=["PILOTHOUSE_CLUSTER_ID", "CLUSTER_ID"],
+    help=CLUSTER_ID_HELP,
+)
+@click.option(
+    "--remote-cluster",
+    "remote_clusters",
+    type=RemoteClusterType(),
+    multiple=True,
+    envvar="PILOTHOUSE_REMOTE_CLUSTER",
+    help=REMOTE_CLUSTER_HELP,
+)
+@click.option(
     "--objects-only", is_flag=True, help="Look at each object by itself, not at what clients see."
 )
 def validate(
@@ -68,6 +85,8 @@ def validate(
     mesh_networks: Path | None,
     revision: str,
     domain: str,
+    cluster_id: str,
+    remote_clusters: tuple[RemoteCluster, ...],
     objects_only: bool,
 ) -> int:
     """Check files of config; folders are searched, - is standard input.
@@ -85,6 +104,9 @@ def validate(
     for kind, file in ((MESH_CONFIG, mesh_config), (MESH_NETWORKS, mesh_networks)):
         if file is not None:
             check.add_mesh_file(str(file), file.read_bytes(), kind)
+    others = _read_clusters(cluster_id, remote_clusters)
+    check.add_clusters(others, cluster_id)
+    texts.extend(text for each in others.values() for text in each)
     views, findings = 0, check.findings()
     if not objects_only and any(change.kind in _CLIENTS for change in check.changes):
         from pilothouse.runtime.views import view_findings  # noqa: PLC0415 (start-up time)
@@ -106,6 +128,19 @@ def validate(
         )
     worst = Severity.WARNING if strict else Severity.ERROR
     return Exit.FAILED if any(found.severity >= worst for found in findings) else Exit.OK
+
+
+def _read_clusters(
+    own: str, clusters: tuple[RemoteCluster, ...]
+) -> dict[str, list[tuple[str, bytes]]]:
+    found: dict[str, list[tuple[str, bytes]]] = {}
+    for name, directory in clusters:
+        if name == own or name in found:
+            raise click.UsageError(f"{name} names two clusters.")
+        if not directory.is_dir():
+            raise click.UsageError(f"The directory {directory} of cluster {name} does not exist.")
+        found[name] = list(_read((directory,)))
+    return found
 
 
 def _read(files: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:

@@ -50,13 +50,14 @@ class ConfigRef:
 
     @property
     def object_name(self) -> str:
-        """``namespace/name``, or the name alone for an object without a namespace."""
-        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+        """``namespace/name @cluster``, without what the object has not."""
+        name = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{name} @{self.cluster}".lstrip() if self.cluster else name
 
     def __str__(self) -> str:
-        """Render as ``Kind namespace/name @cluster spec.path (file:line)``, without the unknown."""
+        """Render as ``Kind namespace/name spec.path (file:line)``, leaving out what is unknown."""
         at = f"@{self.cluster}" if self.cluster else ""
-        parts = [f"{self.kind} {self.object_name}" if self.kind else "", at, self.path]
+        parts = [f"{self.kind} {self.object_name}" if self.kind else at, self.path]
         if self.file:
             parts.append(f"({self.file}:{self.line})" if self.line else f"({self.file})")
         return " ".join(part for part in parts if part)

@@ -24,6 +24,7 @@ from pilothouse.model.authentication import (
 from pilothouse.model.endpoint_policy import Client, labels_read
 from pilothouse.model.endpoints import EndpointsKey
 from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
+from pilothouse.model.mesh import known_clusters
 from pilothouse.model.networks import Reach, has_gateways
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.provenance import Source
@@ -38,7 +39,13 @@ from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings, settings
 from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
 from pilothouse.model.secret_access import NOBODY, SecretReader, reader_of
 from pilothouse.model.topology_labels import NETWORK_LABEL
-from pilothouse.model.workloads import Target, targets, where_it_runs, workload_labels
+from pilothouse.model.workloads import (
+    Target,
+    cluster_of_proxy,
+    targets,
+    where_it_runs,
+    workload_labels,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,7 @@ class View:
     the proxy's own services, such as ``svc.cluster.local``. `own_ips` is empty unless the proxy is
     an endpoint of a headless service, whose listeners leave it out (LS-08). With `dns_capture` the
     proxy's agent answers DNS, so hosts have the addresses found for them (traffic.md 3.13).
+    `cluster` decides which addresses services have; it is empty for our own.
     """
 
     scope: Scope
@@ -64,6 +72,7 @@ class View:
     settings: ProxySettings = NO_SETTINGS
     dns_capture: bool = False
     certificates: CertificateSource = CertificateSource.NONE
+    cluster: str = ""
 
     @property
     def wildcard(self) -> str:
@@ -199,6 +208,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
     ipv6 = any(":" in ip for ip in proxy.ips)
     endpoints = _endpoint_view(ctx, proxy)
     settings = settings_of(ctx, proxy)
+    _tell_unknown_cluster(ctx, proxy)
     return ProxyClass(
         type=proxy.type,
         view=View(
@@ -214,6 +224,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
             settings=settings,
             dns_capture=proxy.dns_capture,
             certificates=proxy.certificates,
+            cluster=cluster_of_proxy(ctx, proxy),
         ),
         inbound=_authenticated(
             Inbound(
@@ -231,6 +242,22 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
         listed=endpoints if ctx.index_values(SERVICE_ENTRIES, "lists_names") else NOWHERE,
         reader=reader_of(proxy),
     )
+
+
+def _tell_unknown_cluster(ctx: Ctx, proxy: Proxy) -> None:
+    clusters = ctx.get(known_clusters, None)
+    said = proxy.cluster_id
+    if clusters.others and said and not clusters.knows(said):
+        ctx.report(
+            Finding(
+                Severity.WARNING,
+                "UnknownCluster",
+                ConfigRef("Cluster", "", said),
+                "Proxies say that they are in this cluster, of which nothing is known; they are"
+                f" served as those of cluster {clusters.own}.",
+                "Add it by --remote-cluster, or correct CLUSTER_ID in the proxies' metadata.",
+            )
+        )
 
 
 def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:

@@ -24,6 +24,10 @@ class KnownClusters(msgspec.Struct, frozen=True):
     own: str = LOCAL_CLUSTER
     others: tuple[str, ...] = ()
 
+    def knows(self, name: str) -> bool:
+        """Tell whether a cluster of that name is known."""
+        return name == self.own or name in self.others
+
     def name_of(self, cluster: str) -> str:
         """Return the name of a cluster as keys have it: empty there is our own."""
         return cluster or self.own

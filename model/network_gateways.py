@@ -5,12 +5,13 @@ Rows MN-02, MN-03, MN-05 and K8-09 of traffic.md. A place may be a name here; wh
 who goes through is the business of `pilothouse.model.networks`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 
 from pilothouse.api.kubernetes_core import Service
+from pilothouse.api.mesh_networks import Network
 from pilothouse.api.meta import ObjectKey, selects
 from pilothouse.api.names import is_address
 from pilothouse.graph.core import Ctx, query
@@ -49,7 +50,7 @@ def declared_gateways(ctx: Ctx, _key: None) -> tuple[DeclaredGateway, ...]:
     """Return the gateways of all networks, those of MeshNetworks first (MN-02, MN-03, MN-05)."""
     found: dict[DeclaredGateway, None] = {}
     for name, network in ctx.get(mesh_networks, None).networks.items():
-        registries = [each.from_registry for each in network.endpoints if each.from_registry]
+        registries = _registries(ctx, name, network)
         for index, gateway in enumerate(network.gateways):
             path = f"networks.{name}.gateways[{index}]"
             if gateway.address:
@@ -59,7 +60,7 @@ def declared_gateways(ctx: Ctx, _key: None) -> tuple[DeclaredGateway, ...]:
                 continue
             ref = ConfigRef("MeshNetworks", "", "mesh", f"{path}.registryServiceName")
             host = gateway.registry_service_name
-            for cluster in _keys_of(ctx, registries):
+            for cluster in registries:
                 of_it = _of_service(ctx, name, host, gateway.port, ref, cluster)
                 found.update(dict.fromkeys(of_it))
     for row in ctx.where(SERVICES, "is_network_gateway", True):
@@ -73,11 +74,26 @@ def gateway_names(ctx: Ctx, _key: None) -> tuple[str, ...]:
     return tuple(sorted({each.place for each in ctx.get(declared_gateways, None) if each.is_named}))
 
 
-def _keys_of(ctx: Ctx, names: Iterable[str]) -> list[str]:
-    """Return the clusters of those names that are known, as keys have them."""
+def _registries(ctx: Ctx, name: str, network: Network) -> list[str]:
+    """Return the known clusters of a network, as keys have them; say which are not known."""
     clusters = ctx.get(known_clusters, None)
-    known = (clusters.own, *clusters.others)
-    return [clusters.key_of(name) for name in dict.fromkeys(names) if name in known]
+    found: dict[str, None] = {}
+    for index, each in enumerate(network.endpoints):
+        if clusters.knows(each.from_registry):
+            found[clusters.key_of(each.from_registry)] = None
+        elif each.from_registry:
+            path = f"networks.{name}.endpoints[{index}].fromRegistry"
+            ctx.report(
+                Finding(
+                    Severity.WARNING,
+                    "UnknownCluster",
+                    ConfigRef("MeshNetworks", "", "mesh", path),
+                    f"Nothing is known of a cluster {each.from_registry}; nothing is in network"
+                    f" {name} because of it.",
+                    "Add it by --remote-cluster, or name our own cluster by --cluster-id.",
+                )
+            )
+    return list(found)
 
 
 def _as_name(text: str) -> str:

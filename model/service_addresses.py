@@ -77,9 +77,11 @@ def auto_addresses(ctx: Ctx, claim: Claim) -> tuple[str, ...]:
     return ()
 
 
-def service_addresses(ctx: Ctx, service: Service, *, dns_capture: bool) -> tuple[str, ...]:
-    """Return a service's addresses and ranges as proxies with or without DNS capture see them."""
+def service_addresses(
+    ctx: Ctx, service: Service, *, dns_capture: bool, cluster: str = ""
+) -> tuple[str, ...]:
+    """Return a service's addresses and ranges as proxies of a cluster see them (K8-20)."""
     if service.vips or service.is_kubernetes or not dns_capture:
-        return service.vips
+        return service.vips_in(cluster)
     owner = ObjectKey(service.namespace, service.key.name)
     return ctx.get(auto_addresses, Claim(owner, service.host))

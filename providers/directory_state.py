@@ -55,6 +55,10 @@ class ObjectId(NamedTuple):
     kind: str
     key: ObjectKey
 
+    def ref(self, file: str, line: int) -> ConfigRef:
+        """Return a reference to the object where it is written."""
+        return ConfigRef(self.kind, self.key.namespace, self.key.name, file=file, line=line)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -278,7 +282,7 @@ def _is_of_revision(row: Any, kind: str, revision: str) -> bool:
 
 
 def _of_another_revision(identity: ObjectId, path: str, line: int) -> Finding:
-    ref = ConfigRef(identity.kind, *identity.key, file=path, line=line)
+    ref = identity.ref(path, line)
     return Finding(
         Severity.INFO,
         "AnotherRevision",
@@ -294,7 +298,7 @@ def _with_findings(file: _File, findings: tuple[Finding, ...]) -> _File:
 
 
 def _duplicate(identity: ObjectId, path: str, line: int, winner: str) -> Finding:
-    ref = ConfigRef(identity.kind, *identity.key, file=path, line=line)
+    ref = identity.ref(path, line)
     where = f"in {winner}" if winner != path else "earlier in this file"
     return Finding(
         Severity.WARNING,

@@ -66,7 +66,8 @@ class FileStore:
     """
     A directory of config files, and optionally files of mesh config and networks beside it.
 
-    Raises SourceError from `scan` if the directory or the mesh config file is not there.
+    Raises SourceError from `scan` if the directory or the mesh config file is not there. That of
+    another `cluster` may be away at first: the mesh is served without it.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class FileStore:
         mesh_networks: Path | None = None,
         root_namespace: str = ROOT_NAMESPACE,
         revision: str = DEFAULT_REVISION,
+        cluster: str = "",
     ) -> None:
         """Read nothing yet."""
         self._root = root
+        self._cluster = cluster
         files = {MESH_CONFIG: mesh_config, MESH_NETWORKS: mesh_networks}
         self._mesh_files = {kind: file for kind, file in files.items() if file is not None}
         self._state = DirectoryState(root_namespace, revision)
@@ -89,7 +92,7 @@ class FileStore:
 
     def scan(self) -> list[Change]:
         """Read everything once; return every object."""
-        if not self._root.is_dir():
+        if not self._root.is_dir() and not self._cluster:
             raise SourceError(f"The config directory {self._root} does not exist.")
         for file in self._mesh_files.values():
             if not file.is_file():
@@ -240,7 +243,8 @@ class FileStore:
         found = self._state.findings()
         if self._is_gone:
             ref = ConfigRef("", "", "", file=str(self._root))
-            message = "The config directory is gone; what was read from it stays in use."
+            what = f"directory of cluster {self._cluster}" if self._cluster else "config directory"
+            message = f"The {what} is gone; what was read from it stays in use."
             return (Finding(Severity.ERROR, "DirectoryGone", ref, message, "Restore it."), *found)
         return found
 

@@ -33,7 +33,6 @@ from pilothouse.model.issued_certificates import Clock
 from pilothouse.model.network_gateways import gateway_names
 from pilothouse.model.proxies import Proxy
 from pilothouse.providers.directory_state import Change
-from pilothouse.providers.files import FileStore
 from pilothouse.runtime import memory
 from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.authority import AuthoritySettings, MeshAuthority
@@ -55,6 +54,7 @@ from pilothouse.runtime.registrations import Registrations
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.secure_port import SecurePort
 from pilothouse.runtime.settings import Settings
+from pilothouse.runtime.stores import stores_of
 from pilothouse.runtime.tidy import Tidier
 from pilothouse.runtime.workload_certificates import WorkloadCertificates
 from pilothouse.translators.envoy import roots
@@ -88,12 +88,7 @@ class ControlPlane:
         self.settings = settings
         self.graph = Graph()
         self.metrics = Metrics()
-        self.store = FileStore(
-            settings.config_dir,
-            mesh_config=settings.mesh_config,
-            mesh_networks=settings.mesh_networks,
-            revision=settings.revision,
-        )
+        self.store = stores_of(settings)
         self.publisher = Publisher(self.graph, roots, time.monotonic)
         self._findings_changed = asyncio.Event()
         self.streams = Streams(

@@ -14,7 +14,7 @@ from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.inputs import SERVICE_ENTRIES, SERVICES, VIRTUAL_SERVICES
 from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SHORT_NAMES
-from pilothouse.providers.files import FileStore
+from pilothouse.providers.clusters import Store
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.registrations import Registrations
@@ -36,7 +36,7 @@ class ServerInspection:
         self,
         *,
         graph: Graph,
-        store: FileStore,
+        store: Store,
         cycle: CommitCycle,
         publisher: Publisher,
         streams: Streams,
@@ -67,7 +67,9 @@ class ServerInspection:
         metrics.graph_nodes.set(graph.node_count())
         metrics.revision.set(graph.revision)
         metrics.services.set(
-            len(graph.store(SERVICES).rows) + len(graph.store(SERVICE_ENTRIES).rows)
+            # A name in several clusters is one service.
+            len({key[:2] for key in graph.store(SERVICES).rows})
+            + len(graph.store(SERVICE_ENTRIES).rows)
         )
         metrics.virtual_services.set(len(graph.store(VIRTUAL_SERVICES).rows))
         metrics.proxy_classes.set(self._publisher.channel_count)

@@ -18,6 +18,7 @@ def finding_data(finding: Finding) -> dict[str, Any]:
         "kind": ref.kind,
         "namespace": ref.namespace,
         "name": ref.name,
+        "cluster": ref.cluster,
         "path": ref.path,
         "file": ref.file,
         "line": ref.line,

@@ -6,14 +6,16 @@ the options. Checks that need only the settings themselves are made at construct
 `Settings` in hand is one the server may run with.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilothouse.certs.front.ciphers import OPENSSL_NAMES
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
+from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.addresses import LOOPBACK, Address, InvalidSetting
 
 DEFAULT_GRPC: Final = Address(LOOPBACK, 15_010)
@@ -25,9 +27,13 @@ DEFAULT_QUIET: Final = timedelta(milliseconds=100)
 DEFAULT_LONGEST_WAIT: Final = timedelta(seconds=10)
 DEFAULT_DRAIN: Final = timedelta(seconds=5)
 DEFAULT_SETTLE: Final = timedelta(seconds=30)
-
-
 DEFAULT_ENTRY_GRACE: Final = timedelta(seconds=10)
+
+
+_CLUSTER_NAME: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+"""As values of labels: the name is compared with them."""
+
+
 class LogFormat(StrEnum):
     """How log lines look; AUTO is human on a terminal and JSON otherwise."""
 
@@ -45,11 +51,30 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class RemoteCluster(NamedTuple):
+    """A cluster beside the one that the config is from: its name, and the directory of objects."""
+
+    name: str
+    directory: Path
+
+
+def _check_clusters(own: str, others: tuple[RemoteCluster, ...]) -> None:
+    names = [own, *(each.name for each in others)]
+    for index, name in enumerate(names):
+        option = "--remote-cluster" if index else "--cluster-id"
+        if _CLUSTER_NAME.fullmatch(name) is None:
+            raise InvalidSetting(option, f"{name!r} is no name for a cluster, such as west-1.")
+        if names.count(name) > 1:
+            raise InvalidSetting(option, f"{name} names two clusters.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """
     All settings of a server.
 
+    `cluster_id` is the name of the cluster that `config_dir` is from; `remote_clusters` are others,
+    of which only what says where services run is read.
     `secure_grpc_addr` None turns the TLS port off. `quiet` is how long changes must have paused
     before a commit that follows another closely, `longest_wait` the most a change waits for that;
     `quiet` zero commits everything at once. `ca_dir` None keeps the root key in memory,
@@ -58,6 +83,7 @@ class Settings:
     after a signal.
 
     `max_connects_per_second` is the rate at which streams are let in (None: no limit).
+    `workload_entry_grace` is how long a registered workload may be without a stream.
     `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
     the secure port, by istiod's names; none means the good ones.
 
@@ -66,6 +92,8 @@ class Settings:
     """
 
     config_dir: Path
+    cluster_id: str = LOCAL_CLUSTER
+    remote_clusters: tuple[RemoteCluster, ...] = ()
     mesh_config: Path | None = None
     mesh_networks: Path | None = None
     revision: str = DEFAULT_REVISION
@@ -83,9 +111,9 @@ class Settings:
     ca_rotation_settle: timedelta = DEFAULT_SETTLE
     workload_cert_ttl: timedelta = DEFAULT_TTL
     max_workload_cert_ttl: timedelta = LONGEST_TTL
-    `workload_entry_grace` is how long a registered workload may be without a stream.
     oidc_issuers: Path | None = None
     max_connects_per_second: float | None = None
+    workload_entry_grace: timedelta = DEFAULT_ENTRY_GRACE
     tls_cipher_suites: tuple[str, ...] = ()
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
@@ -109,11 +137,13 @@ class Settings:
             )
         if self.max_connects_per_second is not None and self.max_connects_per_second <= 0:
             raise InvalidSetting("--max-connects-per-second", "it must be more than zero.")
+        if self.workload_entry_grace < timedelta(0):
+            raise InvalidSetting("--workload-entry-grace", "it must not be negative.")
+        _check_clusters(self.cluster_id, self.remote_clusters)
         for suite in self.tls_cipher_suites:
             if suite not in OPENSSL_NAMES:
                 raise InvalidSetting(
                     "--tls-cipher-suites",
-    workload_entry_grace: timedelta = DEFAULT_ENTRY_GRACE
                     f"{suite!r} is not offered; known are {', '.join(OPENSSL_NAMES)}.",
                 )
         if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
@@ -131,5 +161,3 @@ class Settings:
             raise InvalidSetting(
                 "--domain", f"{self.domain!r} is not a DNS domain such as cluster.local."
             )
-        if self.workload_entry_grace < timedelta(0):
-            raise InvalidSetting("--workload-entry-grace", "it must not be negative.")

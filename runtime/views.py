@@ -84,15 +84,22 @@ def _of_workload(row: object, domain: str) -> Proxy | None:
         ips = tuple(ip for ip in ips if ip)
         if not ips or is_finished(row):
             return None
-        return _proxy(row.meta.name, row.meta.namespace, ips, row.meta.labels, domain)
+        labels, cluster = row.meta.labels, row.meta.cluster
+        return _proxy(row.meta.name, row.meta.namespace, ips, labels, domain, cluster)
     if isinstance(row, WorkloadEntry) and is_address(row.spec.address):
         meta = row.meta
-        return _proxy(meta.name, meta.namespace, (row.spec.address,), row.all_labels, domain)
+        ips, labels = (row.spec.address,), row.all_labels
+        return _proxy(meta.name, meta.namespace, ips, labels, domain, meta.cluster)
     return None
 
 
 def _proxy(
-    name: str, namespace: str, ips: tuple[str, ...], labels: dict[str, str], domain: str
+    name: str,
+    namespace: str,
+    ips: tuple[str, ...],
+    labels: dict[str, str],
+    domain: str,
+    cluster: str = "",
 ) -> Proxy:
     own_domain = f"{namespace}.svc.{domain}"
     return Proxy(
@@ -103,5 +110,6 @@ def _proxy(
         namespace=namespace,
         domain=own_domain,
         labels=tuple(sorted(labels.items())),
+        cluster_id=cluster,
         certificates=CertificateSource.AGENT,
     )

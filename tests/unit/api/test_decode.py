@@ -10,6 +10,7 @@ from pilothouse.api.destination_rule import DestinationRule
 from pilothouse.api.kinds import KINDS
 from pilothouse.api.kubernetes_core import EndpointSlice, Secret, Service
 from pilothouse.api.mesh_config import MeshConfig
+from pilothouse.api.meta import ObjectKey
 from pilothouse.api.virtual_service import VirtualService
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.providers.yaml_loader import parse
@@ -38,7 +39,7 @@ def test_a_virtual_service_is_decoded_with_defaults() -> None:
     row = decoded.object
     assert isinstance(row, VirtualService)
     assert decoded.findings == ()
-    assert row.meta.key == ("default", "r")
+    assert row.meta.key == ObjectKey("default", "r")
     assert row.spec.http[0].timeout == timedelta(minutes=1)
     assert len(row.meta.generation) == 8
 

@@ -143,7 +143,9 @@ def test_where_gateways_come_from() -> None:
         ("west", "198.51.100.7", 15443, "Kubernetes"),
     )
     assert found.scale == 2
-    assert not graph.findings()
+    assert [(each.code, each.ref.path) for each in graph.findings()] == [
+        ("UnknownCluster", "networks.theirs.endpoints[0].fromRegistry")
+    ]
 
 
 def test_gateways_that_lead_nowhere_are_told_of() -> None:

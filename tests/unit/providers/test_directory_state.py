@@ -176,7 +176,7 @@ def test_the_config_map_istio_is_the_mesh_config() -> None:
     state = DirectoryState()
     changes = state.update("m.yaml", MESH_MAP.format("connectTimeout: 3s"))
     assert [each.kind for each in changes] == ["ConfigMap", "MeshConfig"]
-    assert changes[1].key == ("", "mesh")
+    assert changes[1].key == ObjectKey("", "mesh")
     assert changes[1].row is not None
     assert changes[1].row.trust_domain == "one.example"
     changes = state.update("m.yaml", MESH_MAP.format("connectTimeout: 3"))
