@@ -5,16 +5,11 @@ Files are not checked by an API server, so the few that matter for traffic are c
 """
 
 from collections.abc import Iterator
-from typing import Final
 
-from pilothouse.api import names, paths
+from pilothouse.api import names
 from pilothouse.api.kubernetes_core import Endpoints, EndpointSlice, Pod, Service
-from pilothouse.api.problem import Problem, port, warning
-
-PERSISTENT_SESSION_LABELS: Final = (
-    "istio.io/persistent-session",
-    "istio.io/persistent-session-header",
-)
+from pilothouse.api.problem import Problem, port
+from pilothouse.api.sessions import check_sessions
 
 
 def check_service(row: Service) -> Iterator[Problem]:
@@ -24,7 +19,7 @@ def check_service(row: Service) -> Iterator[Problem]:
         if not spec.external_name:
             yield Problem("spec.externalName", "A Service of type ExternalName needs it.")
         return
-    yield from _check_sessions(row)
+    yield from check_sessions(row.meta.labels)
     seen: set[str] = set()
     for index, each in enumerate(spec.ports):
         path = f"spec.ports[{index}]"
@@ -39,17 +34,6 @@ def check_service(row: Service) -> Iterator[Problem]:
     for address in (spec.cluster_ip, *spec.cluster_ips):
         if address and address != "None" and not names.is_address(address):
             yield Problem("spec.clusterIP", f'"{address}" is no IP address.', "Or write None.")
-
-
-def _check_sessions(row: Service) -> Iterator[Problem]:
-    for name in PERSISTENT_SESSION_LABELS:
-        if row.meta.labels.get(name):
-            yield warning(
-                paths.child("metadata.labels", name),
-                "Sessions are not kept to one endpoint in this version; the label has no effect.",
-                "Use consistentHash in a DestinationRule.",
-                "FieldNotTranslated",
-            )
 
 
 def check_endpoints(row: Endpoints) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pilothouse.api import names
 from pilothouse.api.problem import Problem, export_to, hosts, port, selector, warning
 from pilothouse.api.service_entry import ServiceEntry, ServiceEntrySpec
+from pilothouse.api.sessions import check_sessions
 from pilothouse.api.workload_check import check_endpoint
 
 _NAMES_ITS_HOST = ("HTTP", "HTTP2", "GRPC", "TLS")
@@ -29,6 +30,7 @@ def check(row: ServiceEntry) -> Iterator[Problem]:
         elif "/" in address and spec.resolution not in ("NONE", "STATIC"):
             message = "Address blocks go only with resolution NONE or STATIC."
             yield Problem(at, message, "Write single addresses.")
+    yield from check_sessions(row.meta.labels)
     yield from _check_ports(row)
     yield from _check_port_protocols(spec)
     yield from _check_endpoints(spec)

@@ -39,6 +39,8 @@ def endpoints(ctx: Ctx, key: EndpointsKey) -> tuple[Endpoint, ...]:
         every = _kubernetes_endpoints(ctx, found, port)
     else:
         every = entry_endpoints(ctx, found, port)
+    if found.session is None:  # nobody is sent to what drains, unless it is named (K8-11)
+        every = (each for each in every if each.health is not Health.DRAINING)
     # What has no address is told apart by its workload: it is reached through a gateway. An
     # address of one cluster may be another workload's elsewhere.
     unique = {(e.address, e.port, "" if e.address else e.workload, e.cluster): e for e in every}

@@ -13,6 +13,7 @@ from pilothouse.api.kubernetes_core import Pod
 from pilothouse.api.meta import ObjectMeta, selects
 from pilothouse.api.names import is_address
 from pilothouse.api.service_entry import ServiceEntry
+from pilothouse.api.sessions import DRAINING_LABEL
 from pilothouse.api.workload import WorkloadEntry, WorkloadEntrySpec
 from pilothouse.graph.core import Ctx
 from pilothouse.model.authentication import takes_mutual_tls
@@ -150,6 +151,7 @@ def _listed_workload(
     yield Endpoint(
         address=address,
         port=number,
+        health=Health.DRAINING if labels.get(DRAINING_LABEL) else Health.HEALTHY,
         weight=spec.weight or 1,
         locality=Locality.parse(spec.locality) if spec.locality else labelled or Locality(),
         network=spec.network or labels.get(NETWORK_LABEL) or network_at(ctx, spec.address, home),

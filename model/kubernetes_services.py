@@ -9,6 +9,7 @@ from typing import Final
 
 from pilothouse.api import kubernetes_core as kubernetes
 from pilothouse.api.meta import ObjectKey
+from pilothouse.api.sessions import session_of
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.inputs import SERVICES
 from pilothouse.model.merged_clusters import disagreements, in_order, merged
@@ -92,6 +93,7 @@ def _service(ctx: Ctx, row: kubernetes.Service, domain: str) -> Service | None:
         is_node_local=spec.internal_traffic_policy == "Local",
         distribution=distribution(ctx, row.meta, spec.traffic_distribution),
         placements=(Placement(key.cluster, vips),) if key.cluster else (),
+        session=session_of(row.meta.labels),
     )
 
 

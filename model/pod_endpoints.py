@@ -11,6 +11,7 @@ from dataclasses import replace
 from pilothouse.api.kubernetes_core import Endpoint as SliceEndpoint
 from pilothouse.api.kubernetes_core import EndpointSlice, Pod
 from pilothouse.api.meta import ObjectKey
+from pilothouse.api.sessions import DRAINING_LABEL
 from pilothouse.graph.core import Ctx
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.authentication import takes_mutual_tls
@@ -71,7 +72,9 @@ def _slice_health(endpoint: SliceEndpoint, owner: Service) -> Health | None:
     if conditions.ready is not False or owner.publish_not_ready:
         return Health.HEALTHY
     if conditions.terminating:
-        return None  # draining is for persistent sessions only (traffic.md 3.12)
+        # Draining is for sessions that stick only (traffic.md 3.12).
+        drains = owner.session is not None and conditions.serving is not False
+        return Health.DRAINING if drains else None
     return Health.UNHEALTHY
 
 
@@ -131,6 +134,8 @@ def pod_endpoint(
             cluster=home.cluster,
         )
     labels = pod.meta.labels
+    if labels.get(DRAINING_LABEL):
+        health = Health.DRAINING
     known = cluster_of(labels, home.cluster, is_remote=bool(cluster))
     return Endpoint(
         address=address,

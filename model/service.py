@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
+from pilothouse.api.sessions import Session
 from pilothouse.model.distribution import Distribution
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
@@ -75,6 +76,7 @@ class Service:
     the declaring ServiceEntry's.
     `is_node_local` keeps clients to endpoints on their own node (K8-06). `placements` are the
     clusters that have the service, the one whose words count first; empty is our own alone.
+    `session` is how requests name the workload they stick to, if they do (K8-11).
     """
 
     key: ServiceKey
@@ -93,6 +95,7 @@ class Service:
     is_node_local: bool = False
     distribution: Distribution = Distribution.ANY
     placements: tuple[Placement, ...] = ()
+    session: Session | None = None
 
     @property
     def host(self) -> str:

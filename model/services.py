@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.service_entry import ServiceEntry
+from pilothouse.api.sessions import session_of
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.inputs import SERVICE_ENTRIES, SERVICES
@@ -69,6 +70,7 @@ def entry_services(ctx: Ctx, key: ObjectKey) -> tuple[Service, ...]:
             is_mesh_external=spec.location != "MESH_INTERNAL",
             labels=tuple(sorted(row.meta.labels.items())),
             distribution=preferred,
+            session=session_of(row.meta.labels),
         )
         for host in dict.fromkeys(spec.hosts)
     )

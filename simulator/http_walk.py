@@ -39,6 +39,7 @@ _PASSIVE: Final = frozenset(
         f"{_HTTP_FILTERS}grpc_stats.v3.FilterConfig",
         f"{_HTTP_FILTERS}router.v3.Router",
         f"{_HTTP_FILTERS}set_filter_state.v3.Config",
+        f"{_HTTP_FILTERS}stateful_session.v3.StatefulSession",
     }
 )
 """HTTP filters that neither answer a request nor change where it goes."""

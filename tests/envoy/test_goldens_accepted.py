@@ -130,6 +130,9 @@ def decoded(type_url: str, message: Any) -> dict[str, Any]:
     return ours(type_url, message.SerializeToString())
 
 
+DRAINING = 3
+
+
 def hosts(assignment: Any) -> Iterator[tuple[Any, ...]]:
     """Yield where requests may go, with health, weight and locality."""
     for group in assignment.endpoints:
@@ -137,7 +140,8 @@ def hosts(assignment: Any) -> Iterator[tuple[Any, ...]]:
         for each in group.lb_endpoints:
             yield (
                 str(each.endpoint.address),
-                each.health_status,
+                # Envoy shows two kinds of health; what drains is not healthy.
+                2 if each.health_status == DRAINING else each.health_status,
                 each.load_balancing_weight.value,
                 (locality.region, locality.zone, locality.sub_zone),
             )

@@ -57,6 +57,7 @@ from pilothouse.translators.envoy.http_options import HttpUpstream, apply_http_o
 from pilothouse.translators.envoy.provenance import ISTIO, metadata
 from pilothouse.translators.envoy.proxy_protocol import apply_proxy_protocol
 from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
+from pilothouse.translators.envoy.stateful_sessions import keep_draining
 from pilothouse.translators.envoy.upstream_tls import (
     AutomaticNames,
     TlsUnavailable,
@@ -203,6 +204,8 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     upstream = upstream._replace(preserves_case=key.preserves_case)
     apply_http_options(cluster, upstream)
     apply_load_balancer(cluster, policy)
+    if owner.session is not None:
+        keep_draining(cluster)
     apply_locality(cluster, plan_of(ctx, owner, policy))
     has_secrets = bool(key.rule and key.rule.selector)
     to = Destination(owner, port, key.subset, policy.tls, key.certificates, names, has_secrets)

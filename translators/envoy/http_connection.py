@@ -34,6 +34,7 @@ from pilothouse.translators.envoy.connection_settings import (
 )
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost, dynamic_http_filter
 from pilothouse.translators.envoy.encoding import pack
+from pilothouse.translators.envoy.stateful_sessions import session_filter
 
 ALPN_FILTER: Final = "istio.alpn"
 ALPN_OVERRIDE_FILTER: Final = "envoy.filters.http.set_filter_state"
@@ -64,17 +65,22 @@ def outbound_connection(
     settings: HttpSettings,
     *,
     lookups: Iterable[DynamicHost] = (),
+    keeps_sessions: bool = False,
 ) -> hcm_pb2.HttpConnectionManager:
     """
     Build the connection manager of an outbound chain; its routes come over RDS.
 
-    `lookups` are the hosts whose names are looked up when they are called (SE-17).
+    `lookups` are the hosts whose names are looked up when they are called (SE-17). With
+    `keeps_sessions` virtual hosts may say how sessions stick (K8-11).
     """
     manager = _common(f"outbound_{listener_name};", settings)
     manager.rds.route_config_name = route_name
     manager.rds.config_source.CopyFrom(_ADS)
     *filters, router = _outbound_filters(profile, is_quiet=_is_quiet(settings.own.headers))
-    manager.http_filters.extend((*filters, *map(dynamic_http_filter, lookups), router))
+    manager.http_filters.extend((*filters, *map(dynamic_http_filter, lookups)))
+    if keeps_sessions:
+        manager.http_filters.append(session_filter())
+    manager.http_filters.append(router)
     return manager
 
 

@@ -61,7 +61,8 @@ class ListenerPlan:
 
     `route` names the route configuration of its HTTP chain (None: no HTTP). `kind` AUTO means that
     HTTP must be told from other traffic. `more_binds` are addresses beside the name's. `lookups`
-    are hosts whose names its HTTP chain looks up. `source` is who opened it; a shared HTTP listener
+    are hosts whose names its HTTP chain looks up. With `keeps_sessions` some of its services has
+    sessions that stick (K8-11). `source` is who opened it; a shared HTTP listener
     names no single service, since another's coming or going must not drain it.
     """
 
@@ -76,6 +77,7 @@ class ListenerPlan:
     protocol: Protocol = Protocol.AUTO
     more_binds: tuple[str, ...] = ()
     lookups: tuple[DynamicHost, ...] = ()
+    keeps_sessions: bool = False
 
 
 @query
@@ -146,6 +148,7 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
         protocol=protocol,
         more_binds=() if listener.bind else view.more_localhosts if binds else view.more_wildcards,
         lookups=tuple(host for service in listener.services for host in _lookups(view, service)),
+        keeps_sessions=any(service.session for service in listener.services),
     )
 
 
@@ -172,6 +175,7 @@ def _http_proxy(ctx: Ctx, view: View) -> Iterator[ListenerPlan]:
         protocol=Protocol.HTTP,
         more_binds=view.more_localhosts,
         lookups=tuple(host for service in services for host in _lookups(view, service)),
+        keeps_sessions=any(service.session for service in services),
     )
 
 
@@ -232,6 +236,7 @@ def _http_claim(view: View, service: Service, port: Port) -> ListenerPlan:
         protocol=Protocol.HTTP,
         more_binds=view.more_wildcards if is_wildcard else view.more_localhosts,
         lookups=_lookups(view, service),
+        keeps_sessions=service.session is not None,
     )
 
 
@@ -261,6 +266,7 @@ def _opaque_claims(ctx: Ctx, view: View, service: Service, port: Port) -> Iterat
             tcp=_chains(ctx, view, service, port.number, place),
             protocol=port.protocol,
             more_binds=place.more_binds,
+            keeps_sessions=is_auto and service.session is not None,
         )
 
 
@@ -271,6 +277,10 @@ def _merge(ctx: Ctx, plans: dict[ListenerName, ListenerPlan], claim: ListenerPla
         return
     if stored.is_locked:
         return
+    if claim.keeps_sessions and not stored.keeps_sessions:
+        stored = replace(stored, keeps_sessions=True)
+    elif stored.keeps_sessions and not claim.keeps_sessions:
+        claim = replace(claim, keeps_sessions=True)
     if Protocol.MONGO in (stored.protocol, claim.protocol) and stored.protocol != claim.protocol:
         ctx.report(_dropped(claim.source, f"{claim.name} already carries another protocol."))
         return

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
 from pilothouse.api.meta import ObjectKey
+from pilothouse.api.sessions import Session
 from pilothouse.api.virtual_service import Destination, VirtualService
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
@@ -44,6 +45,7 @@ from pilothouse.translators.envoy.routes import (
     default_route,
     virtual_service_routes,
 )
+from pilothouse.translators.envoy.stateful_sessions import SESSION_FILTER, session_override
 
 
 class VirtualHostKey(NamedTuple):
@@ -64,6 +66,7 @@ class VirtualHostKey(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     headers: RouteHeaders = RouteHeaders()
     tells_protocol: bool = False
+    session: Session | None = None
 
 
 @query
@@ -85,6 +88,8 @@ def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
     if not routes:
         return None
     host.routes.extend(routes)
+    if key.session is not None:
+        host.typed_per_filter_config[SESSION_FILTER].CopyFrom(session_override(key.session))
     return field(2, encode(host))
 
 

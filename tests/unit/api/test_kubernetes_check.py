@@ -3,6 +3,7 @@
 import pytest
 
 from pilothouse.api.decode import decode
+from pilothouse.api.sessions import session_of
 
 POD = {
     "apiVersion": "v1",
@@ -51,14 +52,34 @@ def test_refused(bad: dict, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["istio.io/persistent-session", "istio.io/persistent-session-header"]
+    ("label", "value", "is_fine"),
+    [
+        ("istio.io/persistent-session", "cookie", True),
+        ("istio.io/persistent-session", "cookie:/cart", True),
+        ("istio.io/persistent-session", ":/cart", False),
+        ("istio.io/persistent-session", "coo kie", False),
+        ("istio.io/persistent-session", "cookie:cart", False),
+        ("istio.io/persistent-session-header", "x-session", True),
+        ("istio.io/persistent-session-header", "x session", False),
+    ],
 )
-def test_sessions_that_are_not_kept_are_told_of(label: str) -> None:
-    """K8-11: the Service is used, and its label is said to have no effect."""
-    metadata = {"name": "web", "labels": {label: "cookie:/"}}
+def test_sessions_that_cannot_be_kept_are_told_of(label: str, value: str, is_fine: bool) -> None:
+    """K8-11: the service is used all the same; Envoy would refuse such a cookie or header."""
+    metadata = {"name": "web", "namespace": "shop", "labels": {label: value}}
     spec = {"ports": [{"port": 80}]}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-    decoded = decode(service)
-    assert decoded.object is not None
-    [finding] = decoded.findings
-    assert (finding.code, label in finding.ref.path) == ("FieldNotTranslated", True)
+    entry = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": metadata,
+        "spec": {
+            "hosts": ["a.example"],
+            "ports": [{"number": 80, "name": "h", "protocol": "HTTP"}],
+        },
+    }
+    for each in (service, entry):
+        decoded = decode(each)
+        assert decoded.object is not None
+        assert (session_of(decoded.object.meta.labels) is not None) is is_fine
+        told = [finding.ref.path for finding in decoded.findings]
+        assert told == ([] if is_fine else [f'metadata.labels["{label}"]'])
