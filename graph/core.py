@@ -204,7 +204,7 @@ class Graph:
                     dependent.state = MAYBE
                     if dependent.pins:
                         self._dirty[dependent] = None
-                    if cast("Query[Any, Any]", dependent.query).rank and dependent.rdeps:
+                    if _rank(dependent) and dependent.rdeps:
                         self._waiting[dependent] = dependent.changed_at
                     else:
                         stack.append(dependent)
@@ -218,7 +218,9 @@ class Graph:
         """
         while self._waiting:
             lowest = min(node.query.rank for node in self._waiting if node.query)
-            for node in [each for each in self._waiting if each.query and each.query.rank == lowest]:
+            for node in [
+                each for each in self._waiting if each.query and each.query.rank == lowest
+            ]:
                 changed_before = self._waiting.pop(node, None)
                 if changed_before is None:
                     continue  # a reader was faster
@@ -447,6 +449,10 @@ class Graph:
                     ready.append(dep)
             node.deps = ()
             node.items = ()
+
+
+def _rank(node: Node) -> int:
+    return node.query.rank if node.query is not None else 0
 
 
 def _failure_finding(query: Query[Any, Any], key: Any, failure: Exception) -> Finding:

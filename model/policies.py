@@ -8,9 +8,12 @@ so that clusters of different namespaces that obey the same rule are the same re
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from pilothouse.api.destination_rule import (
     ClientTls,
     ConnectionPool,
+    ConsistentHash,
     DestinationRule,
     LoadBalancer,
     OutlierDetection,
@@ -23,7 +26,7 @@ from pilothouse.api.destination_rule import (
 )
 from pilothouse.api.mesh_config import DefaultTrafficPolicy
 from pilothouse.api.meta import selects
-from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.core import Ctx, firewall, query
 from pilothouse.model.hosts import matches, most_specific, resolve_short_name
 from pilothouse.model.inputs import DESTINATION_RULES, host_index
 from pilothouse.model.mesh import domain, mesh_config
@@ -121,10 +124,23 @@ def governing_rule(ctx: Ctx, asked: RuleQuestion) -> RuleKey | None:
     return ctx.get(rule_for, asked) if ctx.get(has_rules, asked.host) else None
 
 
-@query
+@firewall(1)
 def has_rules(ctx: Ctx, host: str) -> bool:
     """Tell whether any DestinationRule covers a host, whatever it says."""
     return bool(ctx.get(rules_for_host, host))
+
+
+@firewall(1)
+def rule_outlines(ctx: Ctx, host: str) -> tuple[DestinationRule, ...]:
+    """Return the rules of a host without what they say of traffic: whose and for whom they are."""
+    return tuple(
+        structs.replace(
+            row,
+            meta=structs.replace(row.meta, generation="", labels={}, annotations={}),
+            spec=structs.replace(row.spec, traffic_policy=None, subsets=()),
+        )
+        for row in ctx.get(rules_for_host, host)
+    )
 
 
 @query
@@ -136,7 +152,7 @@ def rule_for(ctx: Ctx, asked: RuleQuestion) -> RuleKey | None:
     beats one that does not (DR-06). Clients of the root namespace first look at the rules that the
     root namespace keeps to itself: the others are meant for everybody and come last.
     """
-    rows = ctx.get(rules_for_host, asked.host)
+    rows = ctx.get(rule_outlines, asked.host)
     if not rows:
         return None
     mesh = ctx.get(mesh_config, None)
@@ -238,6 +254,28 @@ def merged_rule(ctx: Ctx, key: RuleKey) -> MergedRule | None:
         policy_source=Source.of(decides.meta, "spec.trafficPolicy") if decides else None,
         subset_sources=tuple(places.items()),
     )
+
+
+@firewall(1)
+def subset_names(ctx: Ctx, key: RuleKey) -> tuple[str, ...]:
+    """Return the subsets a rule declares, in order."""
+    rule = ctx.get(merged_rule, key)
+    return tuple(subset.name for subset in rule.subsets) if rule else ()
+
+
+class ClusterRule(NamedTuple):
+    """What a rule says of a port and a subset of its hosts."""
+
+    rule: RuleKey
+    port: int
+    subset: str
+
+
+@firewall(1)
+def affinity(ctx: Ctx, asked: ClusterRule) -> ConsistentHash | None:
+    """Return by what requests of a client stay together: a matter of routes (DR-13, DR-24)."""
+    balancer = policy_for(ctx.get(merged_rule, asked.rule), asked.port, asked.subset).load_balancer
+    return balancer.consistent_hash if balancer else None
 
 
 def policy_for(

@@ -80,7 +80,7 @@ def virtual_service(ctx: Ctx, key: ObjectKey) -> VirtualService | None:
     return ctx.row(VIRTUAL_SERVICES, key)
 
 
-@query
+@firewall(1)
 def routing(ctx: Ctx, key: ObjectKey) -> Routing | None:
     """Return the summary of a VirtualService; None if it is not for sidecars."""
     row = ctx.row(VIRTUAL_SERVICES, key)
@@ -140,14 +140,14 @@ def _need(to: Destination, clients: tuple[str, ...]) -> Need:
     return Need(to.host, to.port.number if to.port else 0, clients)
 
 
-@firewall(1)
+@firewall(2)
 def routings(ctx: Ctx, _key: None) -> tuple[Routing, ...]:
     """Return the summaries of all VirtualServices for sidecars, the oldest first."""
     found = (ctx.get_or_none(routing, key) for key in ctx.keys(VIRTUAL_SERVICES))
     return tuple(sorted((each for each in found if each), key=lambda each: each.age_order))
 
 
-@query
+@firewall(2)
 def routings_for(ctx: Ctx, host: str) -> tuple[Routing, ...]:
     """Return the VirtualServices for sidecars that name or cover a host, the oldest first."""
     keys = {row.meta.key: None for row in ctx.where(VIRTUAL_SERVICES, "host", host)}
@@ -230,7 +230,7 @@ def _shadowed(winner: Routing, loser: Routing, host: str) -> Finding:
     )
 
 
-@query
+@firewall(3)
 def routed_hosts(ctx: Ctx, clients: Clients) -> tuple[str, ...]:
     """
     Return the hosts with HTTP rules that these clients see, in full, sorted.
@@ -244,7 +244,7 @@ def routed_hosts(ctx: Ctx, clients: Clients) -> tuple[str, ...]:
     return tuple(sorted(hosts))
 
 
-@query
+@firewall(3)
 def needed_hosts(ctx: Ctx, clients: Clients) -> dict[str, tuple[int, ...]]:
     """Return the hosts that rules these clients see send to, with ports; 0 stands for all (3.3)."""
     needed: dict[str, dict[int, None]] = {}

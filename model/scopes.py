@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pilothouse.api.meta import ObjectKey, selects
 from pilothouse.api.sidecar import EgressListener as SidecarEgress
 from pilothouse.api.sidecar import Sidecar, SidecarPort
-from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.core import Ctx, firewall, query
 from pilothouse.model.imports import EVERYTHING, Imports
 from pilothouse.model.inputs import SIDECARS
 from pilothouse.model.mesh import mesh_config
@@ -225,7 +225,7 @@ def clients_at_port(ctx: Ctx, asked: PortQuestion) -> Clients:
     return Clients(scope.namespace, Imports.parse(own.hosts if own else (), scope.namespace))
 
 
-@query
+@firewall(4)
 def scope_services(ctx: Ctx, scope: Scope) -> tuple[Service, ...]:
     """
     Return every service some egress listener of the scope carries, the oldest first.

@@ -30,6 +30,7 @@ from pilothouse.model.policies import (
     governing_rule,
     merged_rule,
     policy_for,
+    subset_names,
 )
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import CertificateSource
@@ -171,13 +172,6 @@ def _ranking_client(
         return ()
     rule = ctx.get(merged_rule, key) if key else None
     return endpoint_policy(ctx, owner, port.number, subset, rule).seen_by(view.listed)
-
-
-@query
-def subset_names(ctx: Ctx, key: RuleKey) -> tuple[str, ...]:
-    """Return the subsets a rule declares, in order."""
-    rule = ctx.get(merged_rule, key)
-    return tuple(subset.name for subset in rule.subsets) if rule else ()
 
 
 @query

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.google.protobuf import struct_pb2
-from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.core import Ctx, firewall, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import EndpointView
 from pilothouse.model.endpoint_policy import Client, EndpointPolicy, endpoint_policy
@@ -19,7 +19,13 @@ from pilothouse.model.endpoints import Endpoint, EndpointsKey, Health, endpoints
 from pilothouse.model.locality import NO_PLAN
 from pilothouse.model.names import ClusterName
 from pilothouse.model.networks import Reach, network_gateways, through_gateways
-from pilothouse.model.policies import MergedRule, RuleQuestion, governing_rule, merged_rule
+from pilothouse.model.policies import (
+    ClusterRule,
+    MergedRule,
+    RuleQuestion,
+    governing_rule,
+    merged_rule,
+)
 from pilothouse.model.priorities import Group, grouped
 from pilothouse.model.proxies import Locality
 from pilothouse.model.resource import EDS, Resource, field, varint
@@ -91,14 +97,50 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     key = governing_rule(
         ctx, RuleQuestion(view.scope.namespace, view.labels, name.host, owner.namespace)
     )
-    rule = ctx.get(merged_rule, key) if key else None
-    labels = labels_of_subset(rule, name.subset)
-    if labels is None:
+    if key is None:
+        found = _chosen(ctx, owner, name.port, name.subset, None)
+    else:
+        found = ctx.get(
+            ruled_endpoints, RuledKey(owner.key, ClusterRule(key, name.port, name.subset))
+        )
+    if found is None:
         return None
-    policy = endpoint_policy(ctx, owner, name.port, name.subset, rule)
+    labels, policy = found
     client = policy.seen_by(view.endpoints.labels)
     reach = view.endpoints.reach
     return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy, reach))
+
+
+class Chosen(NamedTuple):
+    """Labels a cluster's subset asks of endpoints, and the policy by which they are chosen."""
+
+    labels: tuple[tuple[str, str], ...]
+    policy: EndpointPolicy
+
+
+class RuledKey(NamedTuple):
+    """A cluster of a service, and the rule that governs it."""
+
+    service: ServiceKey
+    at: ClusterRule
+
+
+@firewall(1)
+def ruled_endpoints(ctx: Ctx, key: RuledKey) -> Chosen | None:
+    """Return what a rule says of a cluster's endpoints: little of it, and the same for all."""
+    owner = ctx.get(service, key.service)
+    if owner is None:
+        return None
+    return _chosen(ctx, owner, key.at.port, key.at.subset, ctx.get(merged_rule, key.at.rule))
+
+
+def _chosen(
+    ctx: Ctx, owner: Service, port: int, subset: str, rule: MergedRule | None
+) -> Chosen | None:
+    labels = labels_of_subset(rule, subset)
+    if labels is None:
+        return None
+    return Chosen(labels, endpoint_policy(ctx, owner, port, subset, rule))
 
 
 @query

@@ -33,6 +33,7 @@ from pilothouse.model.scopes import (
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost
 from pilothouse.translators.envoy.filter_chains import WeightedCluster
+from pilothouse.translators.envoy.route_targets import TargetClient, target_resolver
 from pilothouse.translators.envoy.stat_names import StatSubject, stat_name
 from pilothouse.translators.envoy.tcp_policy import (
     NO_TCP_POLICY,
@@ -41,7 +42,6 @@ from pilothouse.translators.envoy.tcp_policy import (
     report_unused_tunnel,
     tcp_policy,
 )
-from pilothouse.translators.envoy.virtual_hosts import target_resolver
 
 
 class TcpQuestion(NamedTuple):
@@ -206,7 +206,8 @@ def _rule_chain(
     sni: tuple[str, ...] = (),
     cidrs: tuple[str, ...] = (),
 ) -> TcpChain:
-    resolve = target_resolver(ctx, asked.scope, asked.labels, row, asked.port)
+    sender = TargetClient(asked.scope, asked.labels, row.meta.namespace, asked.port)
+    resolve = target_resolver(ctx, sender)
     clusters = tuple(
         WeightedCluster(
             resolve(each.destination, row.meta.ref(f"{path}.route[{index}].destination")).cluster,

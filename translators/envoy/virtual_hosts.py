@@ -1,8 +1,8 @@
 """
 Virtual hosts: the routes of one host on one port, as encoded bytes.
 
-Shared by every client for whom the key says the same; a host that no VirtualService shapes does
-not depend on the client's scope at all.
+Shared by every client for whom the key says the same. What depends on the client's scope is worked
+out before (`resolved_host`), so scopes in which a VirtualService leads to the same share its host.
 """
 
 from typing import NamedTuple
@@ -12,33 +12,28 @@ from pilothouse._pb.envoy.config.route.v3 import route_components_pb2
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.sessions import Session
 from pilothouse.api.virtual_service import Destination, VirtualService
-from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import ConfigRef, Finding, Severity
+from pilothouse.graph.core import Ctx, firewall, query
+from pilothouse.graph.findings import ConfigRef
 from pilothouse.model.delegation import Rule, http_rules
-from pilothouse.model.hosts import resolve_short_name
-from pilothouse.model.mesh import domain, mesh_config
+from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName, VirtualHostName
-from pilothouse.model.policies import (
-    MergedRule,
-    RuleKey,
-    RuleQuestion,
-    governing_rule,
-    merged_rule,
-    policy_for,
-)
+from pilothouse.model.policies import RuleKey
 from pilothouse.model.provenance import Source
-from pilothouse.model.proxies import CertificateSource
 from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import field
 from pilothouse.model.routing import virtual_service
-from pilothouse.model.scopes import HostQuestion, Scope, service_for_host
-from pilothouse.model.services import Service, ServiceKey, service
-from pilothouse.model.transport import transport_of
+from pilothouse.model.scopes import Scope
+from pilothouse.model.services import ServiceKey, service
 from pilothouse.translators.envoy.encoding import encode
-from pilothouse.translators.envoy.http_options import HttpUpstream
-from pilothouse.translators.envoy.mutual_tls import offered_by_request
 from pilothouse.translators.envoy.provenance import metadata
-from pilothouse.translators.envoy.route_context import Resolve
+from pilothouse.translators.envoy.route_targets import (
+    Resolved,
+    TargetClient,
+    destinations,
+    reporting,
+    resolved,
+    target_at,
+)
 from pilothouse.translators.envoy.routes import (
     RouteContext,
     RouteTarget,
@@ -54,7 +49,8 @@ class VirtualHostKey(NamedTuple):
 
     `service` is None for a host that only a VirtualService knows. The first of the
     `virtual_services` with a route for the port and client shapes it. `scope` and `labels` (the
-    client's) are empty where no VirtualService is.
+    client's) are empty where no VirtualService is. In place of `scope` a resolved key has the
+    targets of each VirtualService's destinations, and the client's namespace if rules ask for it.
     """
 
     name: VirtualHostName
@@ -67,21 +63,64 @@ class VirtualHostKey(NamedTuple):
     headers: RouteHeaders = RouteHeaders()
     tells_protocol: bool = False
     session: Session | None = None
+    source_namespace: str = ""
+    targets: tuple[tuple[Resolved, ...], ...] = ()
+
+
+class _Wanted(NamedTuple):
+    """What a VirtualService's rules want to know of the client."""
+
+    destinations: tuple[Destination, ...]
+    namespace: bool
+
+
+@firewall(1)
+def _wanted(ctx: Ctx, key: ObjectKey) -> _Wanted:
+    rules = ctx.get(http_rules, key)
+    asks = any(match.source_namespace for rule in rules for match in rule.http.match)
+    return _Wanted(tuple(destinations(rules)), asks)
+
+
+@query
+def resolved_host(ctx: Ctx, key: VirtualHostKey) -> VirtualHostKey:
+    """Return a key with targets in place of its scope."""
+    scope = key.scope
+    if scope is None:
+        return key
+    wanted = [ctx.get(_wanted, each) for each in key.virtual_services]
+    targets = []
+    for owner, each in zip(key.virtual_services, wanted, strict=True):
+        client = TargetClient(scope, key.labels, owner.namespace, key.name.port, key.tells_protocol)
+        targets.append(tuple(resolved(ctx, client, to) for to in each.destinations))
+    asks = any(each.namespace for each in wanted)
+    return key._replace(
+        scope=None, source_namespace=scope.namespace if asks else "", targets=tuple(targets)
+    )
+
+
+@query
+def scoped_virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
+    """Return a virtual host of a scope; what fails for new targets leaves the old one in use."""
+    return ctx.get(virtual_host, ctx.get(resolved_host, key))
 
 
 @query
 def virtual_host(ctx: Ctx, key: VirtualHostKey) -> bytes | None:
-    """Encode a virtual host, framed as RouteConfiguration.virtual_hosts; None without a route."""
+    """
+    Encode a virtual host, framed as RouteConfiguration.virtual_hosts; None without a route.
+
+    The key has no scope: it is as `resolved_host` returns it.
+    """
     host = route_components_pb2.VirtualHost(
         name=str(key.name),
         domains=key.domains,
         include_request_attempt_count=key.headers.counts_attempts,
     )
     routes: list[route_components_pb2.Route] = []
-    for each in key.virtual_services:
+    for each, targets in zip(key.virtual_services, key.targets, strict=True):
         row = ctx.get(virtual_service, each)
-        if row is not None and key.scope is not None and not routes:
-            routes = _routes(ctx, key, key.scope, row)
+        if row is not None and not routes:
+            routes = _routes(ctx, key, row, targets)
     if not routes and key.service is not None:
         # None of its rules is for this port or client: the service is as if it had no rules.
         routes = [_default_route(ctx, key, key.service)]
@@ -97,14 +136,8 @@ def _default_route(
     ctx: Ctx, key: VirtualHostKey, owner_key: ServiceKey
 ) -> route_components_pb2.Route:
     owner = ctx.get(service, owner_key)
-    rule = ctx.get(merged_rule, key.rule) if key.rule else None
-    balancer = policy_for(rule, key.name.port, "").load_balancer
     name = ClusterName(key.name.port, "", key.name.host)
-    target = RouteTarget(
-        cluster=str(name),
-        hash_policy=balancer.consistent_hash if balancer else None,
-        offer=_offer(ctx, owner, name, rule) if key.tells_protocol else "",
-    )
+    target = target_at(ctx, owner, name, key.rule, tells_protocol=key.tells_protocol)
     return default_route(
         target,
         host=key.name.host,
@@ -115,9 +148,16 @@ def _default_route(
 
 
 def _routes(
-    ctx: Ctx, key: VirtualHostKey, scope: Scope, row: VirtualService
+    ctx: Ctx, key: VirtualHostKey, row: VirtualService, targets: tuple[Resolved, ...]
 ) -> list[route_components_pb2.Route]:
     source = Source.of(row.meta)
+    rules = ctx.get(http_rules, row.meta.key)
+    known = dict(zip(destinations(rules), targets, strict=True))
+
+    def resolve(destination: Destination, ref: ConfigRef) -> RouteTarget:
+        found = known[destination]
+        reporting(found, destination, ref, ctx.report)
+        return found.target
 
     def describe(rule: Rule) -> base_pb2.Metadata:
         sources = [Source.of(rule.owner, rule.path)]
@@ -127,94 +167,11 @@ def _routes(
 
     context = RouteContext(
         listener_port=key.name.port,
-        target=target_resolver(
-            ctx, scope, key.labels, row, key.name.port, tells_protocol=key.tells_protocol
-        ),
-        source_namespace=scope.namespace,
+        target=resolve,
+        source_namespace=key.source_namespace,
         source_labels=dict(key.labels),
         default_retry=ctx.get(mesh_config, None).default_http_retry_policy,
         forwards_host=key.headers.forwards_host,
         metadata=describe,
     )
-    return virtual_service_routes(row, context, ctx.report, ctx.get(http_rules, row.meta.key))
-
-
-def target_resolver(
-    ctx: Ctx,
-    scope: Scope,
-    labels: tuple[tuple[str, str], ...],
-    row: VirtualService,
-    listener_port: int,
-    *,
-    tells_protocol: bool = False,
-) -> Resolve:
-    """
-    Return what turns a VirtualService's destinations into clusters (VS-19).
-
-    The port is the destination's own, else the service's only port, else the listener's. With
-    `tells_protocol` a target has what is offered for each request (D-1).
-    """
-    suffix = ctx.get(domain, None)
-
-    def resolve(destination: Destination, ref: ConfigRef) -> RouteTarget:
-        host = resolve_short_name(destination.host, row.meta.namespace, suffix)
-        owner = ctx.get(service_for_host, HostQuestion(scope, host))
-        if owner is None:
-            ctx.report(_unknown_host(ref, host))
-        number = destination.port.number if destination.port else 0
-        if not number:
-            number = owner.ports[0].number if owner and len(owner.ports) == 1 else listener_port
-        host = owner.host if owner else host
-        name = ClusterName(number, destination.subset, host)
-        asked = RuleQuestion(
-            scope.namespace, labels, host, owner.namespace if owner else row.meta.namespace
-        )
-        rule_key = governing_rule(ctx, asked)
-        rule = ctx.get(merged_rule, rule_key) if rule_key else None
-        if destination.subset and not any(
-            subset.name == destination.subset for subset in (rule.subsets if rule else ())
-        ):
-            ctx.report(_unknown_subset(ref, host, destination.subset))
-        balancer = policy_for(rule, number, destination.subset).load_balancer
-        return RouteTarget(
-            cluster=str(name),
-            hash_policy=balancer.consistent_hash if balancer else None,
-            offer=_offer(ctx, owner, name, rule) if tells_protocol else "",
-        )
-
-    return resolve
-
-
-def _offer(ctx: Ctx, owner: Service | None, name: ClusterName, rule: MergedRule | None) -> str:
-    """Return what mutual TLS offers for each request; empty if the cluster itself knows."""
-    port = owner.port(name.port) if owner else None
-    if owner is None or port is None:
-        return ""
-    mesh = ctx.get(mesh_config, None)
-    policy = policy_for(rule, name.port, name.subset, mesh.default_traffic_policy)
-    # Which certificates the client has does not matter here, only that it has some.
-    if not transport_of(mesh, owner, policy.tls, CertificateSource.ADS).may_be_mutual:
-        return ""
-    upgrades = mesh.h2_upgrade_policy == "UPGRADE"
-    return offered_by_request(HttpUpstream(port.protocol, policy.connection_pool, upgrades))
-
-
-def _unknown_host(ref: ConfigRef, host: str) -> Finding:
-    return Finding(
-        Severity.WARNING,
-        "UnknownHost",
-        ref.within("host"),
-        f"Destination {host} is no service that clients of this route can see; requests to it "
-        "get 503.",
-        "Check the spelling and namespace, or export the service.",
-    )
-
-
-def _unknown_subset(ref: ConfigRef, host: str, subset: str) -> Finding:
-    return Finding(
-        Severity.WARNING,
-        "UnknownSubset",
-        ref.within("subset"),
-        f"No DestinationRule for {host} declares subset {subset!r}; requests to it get 503.",
-        "Declare the subset in a DestinationRule that the client's namespace can see.",
-    )
+    return virtual_service_routes(row, context, ctx.report, rules)
