@@ -43,9 +43,9 @@ def verified(caller: Caller) -> auth.Verified:
 
 class OperatorsSeeAll:
     """
-    Who may see what proxies were sent: operators everything, others what is theirs.
+    Who may see what proxies were sent: operators everything, others what is of their namespace.
 
-    An operator is a caller of the mesh's root namespace, where the control plane runs (Y-5).
+    An operator is a caller of the mesh's root namespace, where the control plane runs (Z-8, GN-07).
     """
 
     def __init__(self, root_namespace: Callable[[], str]) -> None:
@@ -56,6 +56,6 @@ class OperatorsSeeAll:
         """Tell whether a caller may see a proxy."""
         if caller is None:
             return False
-        return (
-            caller.identity.namespace == self._root_namespace() or proxy.identity == caller.identity
-        )
+        # Of a proxy without a verified identity the namespace is its own word; what it was sent is
+        # what that namespace's proxies are sent.
+        return caller.identity.namespace in {self._root_namespace(), proxy.namespace}

@@ -1,9 +1,12 @@
 """
 The client status discovery service: what each proxy was sent, in Envoy's own words.
 
-Answers from the sessions as they are. Secrets are named, never shown.
+Answers from the sessions as they are. Secrets are named, never shown. An answer about a whole mesh
+takes seconds, so it is made proxy by proxy and lets others run in between; it is bounded in size.
 """
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -13,11 +16,16 @@ from pilothouse._pb.envoy.admin.v3.config_dump_shared_pb2 import ClientResourceS
 from pilothouse._pb.envoy.service.status.v3 import csds_pb2
 from pilothouse._pb.envoy.type.matcher.v3.node_pb2 import NodeMatcher
 from pilothouse._pb.envoy.type.matcher.v3.string_pb2 import StringMatcher
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import SDS, Resource
 from pilothouse.xds.requests import InvalidRequest
-from pilothouse.xds.status import StreamStatus, TypeStatus
+from pilothouse.xds.session import Session
+from pilothouse.xds.status import TypeStatus, resources_of, type_status
 from pilothouse.xds.streams import Streams
+
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+MAX_MATCHERS: Final = 100
 
 _CONFIG_STATUS: Final = {
     "NOT SENT": csds_pb2.NOT_SENT,
@@ -30,44 +38,65 @@ _CONFIG_STATUS: Final = {
 class ClientStatus:
     """Answers ClientStatusRequests."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         """Tell about the streams of `streams`."""
         self._streams = streams
+        self._max_answer_bytes = max_answer_bytes
 
-    def answer(self, data: bytes, may_see: Callable[[Proxy], bool]) -> bytes:
+    async def answer(self, data: bytes, may_see: Callable[[Proxy], bool]) -> bytes:
         """
         Return the encoded ClientStatusResponse to an encoded request, of proxies one may see.
 
-        Raises: InvalidRequest: The request cannot be read, or asks for what is not offered.
+        Raises: InvalidRequest: The request cannot be read, or asks for what is not offered or for
+            too much.
         """
         try:
             request = csds_pb2.ClientStatusRequest.FromString(data)
         except DecodeError as error:
             raise InvalidRequest("the message is not a client status request") from error
-        response = csds_pb2.ClientStatusResponse()
-        for status in self._streams.status():
-            if not may_see(status.stream.proxy) or not _is_asked_for(request, status):
-                continue
+        if len(request.node_matchers) > MAX_MATCHERS:
+            raise InvalidRequest(f"more than {MAX_MATCHERS} node matchers")
+        # A proxy may have several streams, and each shows what it has by all of them.
+        sessions: defaultdict[tuple[str, WorkloadIdentity | None], list[Session]]
+        sessions = defaultdict(list)
+        asked: list[tuple[Proxy, Session]] = []
+        for info, member in self._streams.members():
+            sessions[info.proxy.id, info.proxy.identity].append(member.session)
+            if may_see(info.proxy) and _is_asked_for(request, info.proxy):
+                asked.append((info.proxy, member.session))
+        pieces: list[bytes] = []
+        size = 0
+        for proxy, session in asked:
+            response = csds_pb2.ClientStatusResponse()
             config = response.config.add()
-            config.node.id = status.stream.proxy.id
+            config.node.id = proxy.id
             shows = not request.exclude_resource_contents
-            resources = self._streams.resources_like(status.stream)
-            for followed in status.types:
+            resources = resources_of(sessions[proxy.id, proxy.identity])
+            for followed in map(type_status, session.watches.values()):
                 config.generic_xds_configs.extend(
                     _configs(followed, resources.get(followed.type_url, ()), shows=shows)
                 )
-        return response.SerializeToString()
+            piece = response.SerializeToString()  # a repeated field: joined, they are one message
+            size += len(piece)
+            if size > self._max_answer_bytes:
+                raise InvalidRequest(
+                    f"the answer has more than {self._max_answer_bytes} bytes; match node_id, or"
+                    " exclude_resource_contents"
+                )
+            pieces.append(piece)
+            await asyncio.sleep(0)
+        return b"".join(pieces)
 
 
-def _is_asked_for(request: csds_pb2.ClientStatusRequest, status: StreamStatus) -> bool:
+def _is_asked_for(request: csds_pb2.ClientStatusRequest, proxy: Proxy) -> bool:
     matchers = request.node_matchers
-    return not matchers or any(_matches(matcher, status) for matcher in matchers)
+    return not matchers or any(_matches(matcher, proxy) for matcher in matchers)
 
 
-def _matches(matcher: NodeMatcher, status: StreamStatus) -> bool:
+def _matches(matcher: NodeMatcher, proxy: Proxy) -> bool:
     if matcher.node_metadatas:
         raise InvalidRequest("node matchers on metadata are not offered; match node_id")
-    return not matcher.HasField("node_id") or _text_matches(matcher.node_id, status.stream.proxy.id)
+    return not matcher.HasField("node_id") or _text_matches(matcher.node_id, proxy.id)
 
 
 def _text_matches(matcher: StringMatcher, text: str) -> bool:

@@ -9,6 +9,7 @@ front of it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -53,6 +54,9 @@ METHODS: Final[tuple[tuple[str, str, Variant, str], ...]] = (
 
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """An Envoy that reconnects names every resource it has, so requests are large (default 4 MB)."""
+
+MAX_STATUS_CALLS: Final = 64
+"""Callers of the status service at once, those included that have not said what they want."""
 
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -114,6 +118,7 @@ class DiscoveryServer:
         self._address_of = address_of
         self._services = tuple(services)
         self._server: Any = None
+        self._status_calls = 0
         self.port = 0
 
     async def start(self, address: str) -> int:
@@ -170,49 +175,50 @@ class DiscoveryServer:
     # -- the status service -----------------------------------------------------------------------
 
     async def _status_stream(self, _requests: object, context: Context) -> None:
-        may_see = await self._what_may_be_seen(context)
         transport = GrpcTransport(context, self._address_of)
-        while (answer := await self._status_answer(transport, may_see)) is not None:
-            if isinstance(answer, str):
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, answer)
+        while (answer := await self._status_answer(transport)) is not None:
+            if isinstance(answer, tuple):
+                await context.abort(*answer)
             else:
                 await transport.send(answer)
 
     async def _status_call(self, _requests: object, context: Context) -> bytes:
-        may_see = await self._what_may_be_seen(context)
-        answer = await self._status_answer(GrpcTransport(context, self._address_of), may_see)
-        if isinstance(answer, str):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, answer)
+        answer = await self._status_answer(GrpcTransport(context, self._address_of))
+        if isinstance(answer, tuple):
+            await context.abort(*answer)
         return answer if isinstance(answer, bytes) else b""
 
     async def _status_answer(
-        self, transport: "GrpcTransport", may_see: Callable[[Proxy], bool]
-    ) -> bytes | str | None:
+        self, transport: "GrpcTransport"
+    ) -> bytes | tuple[grpc.StatusCode, str] | None:
         """
         Return the answer to the next request, or why there is none; None at the end.
 
         An abort keeps all frames that it passes through until the garbage collector comes by, so
         it must not pass through this one, which holds a message of many megabytes.
         """
-        data = await transport.receive()
         try:
-            return None if data is None else self._status.answer(data, may_see)
-        except InvalidRequest as error:
-            return str(error)
-
-    async def _what_may_be_seen(self, context: Context) -> Callable[[Proxy], bool]:
-        """Return which proxies a caller may see; ends the call if nobody knows it."""
-        may_inspect = self._may_inspect
-        caller: Verified | None = None
-        try:
-            caller = await self._authenticate(GrpcTransport(context, self._address_of))
+            # Before anything is read, and again when the caller has said what it wants: a
+            # stream may wait for days between two requests, and its credential may not last.
+            await self._authenticate(transport)
+            if self._status_calls >= MAX_STATUS_CALLS:
+                return grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for the status at once"
+            self._status_calls += 1
+            try:
+                data = await transport.receive()
+                if data is None:
+                    return None
+                caller = await self._authenticate(transport)
+                return await self._status.answer(data, partial(self._may_see, caller))
+            finally:
+                self._status_calls -= 1
         except NotAuthenticated as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+            return grpc.StatusCode.UNAUTHENTICATED, str(error)
+        except InvalidRequest as error:
+            return grpc.StatusCode.INVALID_ARGUMENT, str(error)
 
-        def may_see(proxy: Proxy) -> bool:
-            return may_inspect is not None and may_inspect(caller, proxy)
-
-        return may_see
+    def _may_see(self, caller: Verified | None, proxy: Proxy) -> bool:
+        return self._may_inspect is not None and self._may_inspect(caller, proxy)
 
 
 _STATUS: Final[Mapping[EndReason, grpc.StatusCode]] = {

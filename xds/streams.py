@@ -139,15 +139,6 @@ class Streams:
         ]
         return resources_of(sessions) if sessions else None
 
-    def resources_like(self, info: StreamInfo) -> dict[str, tuple[Resource, ...]]:
-        """Return what the proxy of a stream has by all its streams: same node, same identity."""
-        return resources_of(
-            stream.member.session
-            for stream in self._streams.values()
-            if stream.info.proxy.id == info.proxy.id
-            and stream.info.proxy.identity == info.proxy.identity
-        )
-
     def end(self, is_void: Callable[[str], bool], text: str) -> int:
         """
         End the streams whose credential no longer counts; return how many.

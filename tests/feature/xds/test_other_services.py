@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
@@ -17,7 +18,9 @@ from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
 from pilothouse.xds.admission import StreamLimits
 from pilothouse.xds.auth import NotAuthenticated, Verified
+from pilothouse.xds.csds import MAX_MATCHERS, ClientStatus
 from pilothouse.xds.observer import SilentObserver
+from pilothouse.xds.requests import InvalidRequest
 from pilothouse.xds.server import METHODS, AddressInUse, DiscoveryServer
 
 CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService/"
@@ -315,7 +318,7 @@ async def test_streams_that_say_nothing_are_limited():
 
 
 async def test_the_status_service_shows_what_the_caller_may_see():
-    """Y-5 in spirit: a proxy sees itself, not others."""
+    """GN-07: what the port's rule says."""
 
     async def somebody(call):
         account = dict(call.metadata).get("who", "alice")
@@ -333,6 +336,85 @@ async def test_the_status_service_shows_what_the_caller_may_see():
                     call = channel.unary_unary(CSDS + "FetchClientStatus")
                     data = await call(b"", metadata=(("who", who),))
                     assert len(csds_pb2.ClientStatusResponse.FromString(data).config) == seen
+
+
+async def test_the_status_service_asks_who_calls_for_each_request():
+    """GN-07: a stream of it may be silent for days; a credential that is revoked ends it."""
+    door = [Verified(identity=ALICE)]
+
+    async def somebody(call):
+        if not door:
+            raise NotAuthenticated("authentication failure")
+        return door[0]
+
+    async with running(authenticate=somebody) as here:
+        await here.put(*service("a"))
+        async with grpc.aio.insecure_channel(here.address) as channel:
+            call = channel.stream_stream(CSDS + "StreamClientStatus")()
+            await call.write(b"")
+            assert isinstance(await call.read(), bytes)
+            door.clear()
+            await call.write(b"")
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_the_status_service_is_bounded():
+    """Callers that say nothing, many matchers, and answers of a whole mesh at once."""
+    async with running() as here, grpc.aio.insecure_channel(here.address) as channel:
+        await here.put(*service("a"))
+        silent = [channel.stream_stream(CSDS + "StreamClientStatus")() for _ in range(60)]
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(here.address, options=own) as other:
+            more = [other.stream_stream(CSDS + "StreamClientStatus")() for _ in range(5)]
+            calls = [*silent, *more]
+            await eventually(lambda: any(call.done() for call in calls))
+            (refused,) = [call for call in calls if call.done()]
+            assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            for call in calls:
+                call.cancel()
+        request = csds_pb2.ClientStatusRequest()
+        for _ in range(MAX_MATCHERS + 1):
+            request.node_matchers.add()
+        await eventually_answered(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="matchers"):
+            await channel.unary_unary(CSDS + "FetchClientStatus")(request.SerializeToString())
+
+
+async def eventually_answered(channel):
+    """Wait until callers that have gone are forgotten."""
+    code = None
+    while code is not grpc.StatusCode.OK:
+        code = await channel.unary_unary(CSDS + "FetchClientStatus")(b"").code()
+
+
+async def test_a_status_of_everybody_lets_others_run():
+    """Proxy by proxy; a proxy's streams count together; too much is refused in a word."""
+    async with running() as here, AsyncExitStack() as open_:
+        await here.put(*service("a"))
+        for number in range(5):
+            who = node(f"sidecar~10.0.0.{number}~p-{number}.default~default.svc.cluster.local")
+            proxy = await open_.enter_async_context(FakeProxy(here.address, node=who))
+            await proxy.until(lambda p: p.is_complete)
+        status = ClientStatus(here.streams)
+        turns = 0
+
+        async def other():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        running_ = asyncio.create_task(other())
+        await asyncio.sleep(0)
+        before = turns
+        data = await status.answer(b"", lambda _: True)
+        assert turns - before >= 5
+        running_.cancel()
+        assert len(csds_pb2.ClientStatusResponse.FromString(data).config) == 5
+        small = ClientStatus(here.streams, max_answer_bytes=len(data) - 1)
+        with pytest.raises(InvalidRequest, match="match node_id"):
+            await small.answer(b"", lambda _: True)
+        assert await small.answer(b"", lambda proxy: proxy.name != "p-1")
 
 
 async def test_a_port_in_use_is_named():

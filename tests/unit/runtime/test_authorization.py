@@ -52,18 +52,19 @@ def test_where_nobody_is_known_a_proxy_has_no_identity() -> None:
     assert identified(proxy("other"), None).identity is None
 
 
-def test_operators_see_all_and_others_themselves() -> None:
-    """The status service: the root namespace sees everything, a proxy its own identity (Y-5)."""
+def test_operators_see_all_and_others_their_namespace() -> None:
+    """Z-8, GN-07: the root namespace sees everything, others what is of their namespace."""
     may_see = OperatorsSeeAll(lambda: "istio-system")
     known, nobody = replace(proxy(), identity=ALICE), proxy()
     operator = Verified(identity=WorkloadIdentity("cluster.local", "istio-system", "ops"))
     bob = Verified(identity=replace(ALICE, service_account="bob"))
-    assert may_see(operator, known)
-    assert may_see(operator, nobody)
-    assert may_see(Verified(identity=ALICE), known)
-    assert not may_see(bob, known)
-    assert not may_see(Verified(identity=ALICE), nobody)
-    assert not may_see(None, known)
+    foreign = Verified(identity=replace(ALICE, namespace="other"))
+    for each in (known, nobody):
+        assert may_see(operator, each)
+        assert may_see(Verified(identity=ALICE), each)
+        assert may_see(bob, each)
+        assert not may_see(foreign, each)
+        assert not may_see(None, each)
 
 
 def test_what_streams_are_told_of_a_caller() -> None:
