@@ -7,7 +7,7 @@ A whole control plane in this process, fed by text: graph, publisher, server, no
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
 from pilothouse.model.inputs import TABLES
-from pilothouse.providers.directory_state import DirectoryState
+from pilothouse.providers.directory_state import Change, DirectoryState
 from pilothouse.translators.envoy import roots
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.rejections import RejectedResource
@@ -58,14 +58,14 @@ class Mesh:
 
     async def apply(self, text: str, file: str = "mesh.yaml") -> int:
         """Replace a file of the mesh's config and push; return how many proxies are concerned."""
-        return await self._commit(file, text)
+        return await self.take(self._state.update(file, text))
 
     async def delete(self, file: str = "mesh.yaml") -> int:
         """Remove a file of the mesh's config and push."""
-        return await self._commit(file, None)
+        return await self.take(self._state.update(file, None))
 
-    async def _commit(self, file: str, text: str | None) -> int:
-        changes = self._state.update(file, text)
+    async def take(self, changes: Iterable[Change]) -> int:
+        """Commit objects that were read elsewhere and push."""
         self.graph.commit(
             (TABLES[change.kind], change.key, change.row)
             for change in changes

@@ -1,9 +1,10 @@
 """
 Golden stories: a folder with a small mesh, the proxies in it, and what each is to be served.
 
-`input.yaml` is read as the file store reads a directory, `proxies.yaml` names each proxy's node as
-it would introduce itself on a stream. Resources are found as Envoy finds them: clusters lead to
-endpoints, listeners to routes. What comes out is shown as plain data with every Any expanded.
+`input.yaml` is read as the file store reads a directory, `clusters/NAME.yaml` (if there are any) as
+that of a remote cluster, and `proxies.yaml` names each proxy's node as it would introduce itself on
+a stream. Resources are found as Envoy finds them: clusters lead to endpoints, listeners to routes.
+What comes out is shown as plain data with every Any expanded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,9 @@ from pilothouse.graph.findings import Finding
 from pilothouse.model.inputs import TABLES
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
-from pilothouse.providers.directory_state import DirectoryState
+from pilothouse.model.topology_labels import LOCAL_CLUSTER
+from pilothouse.providers.directory_state import Change
+from pilothouse.providers.validate import FileCheck
 from pilothouse.translators.envoy import roots
 from pilothouse.xds.node import read_proxy
 from pilothouse.xds.offline import endpoint_names, route_names
@@ -48,6 +51,7 @@ class Story:
     name: str
     proxies: Mapping[str, Node]
     graph: Graph
+    changes: tuple[Change, ...]
     reading: tuple[Finding, ...]
 
     def proxy(self, name: str) -> Proxy:
@@ -71,15 +75,20 @@ def names() -> list[str]:
 def load(name: str) -> Story:
     """Read a story's mesh and proxies."""
     folder = GOLDEN / name
-    state = DirectoryState()
+    check = FileCheck([("input.yaml", (folder / "input.yaml").read_text())])
+    others = {path.stem: path for path in (folder / "clusters").glob("*.yaml")}
+    if others:
+        texts = {name: [(path.name, path.read_text())] for name, path in others.items()}
+        check.add_clusters(texts, LOCAL_CLUSTER)
     graph = Graph()
-    changes = state.update("input.yaml", (folder / "input.yaml").read_text())
     graph.commit(
-        (TABLES[change.kind], change.key, change.row) for change in changes if change.kind in TABLES
+        (TABLES[change.kind], change.key, change.row)
+        for change in check.changes
+        if change.kind in TABLES
     )
     described = yaml.safe_load((folder / "proxies.yaml").read_text())
     proxies = {each: json_format.ParseDict(node, Node()) for each, node in described.items()}
-    return Story(name, proxies, graph, state.findings())
+    return Story(name, proxies, graph, tuple(check.changes), check.findings())
 
 
 def served_to(graph: Graph, proxy: Proxy) -> Served:

@@ -63,7 +63,7 @@ async def test_envoy_takes_the_whole_story(name: str, delta: bool, short_path: P
         pytest.skip(CANNOT_RUN[name])
     told = story.load(name)
     async with Mesh(f"unix:{short_path}/xds") as mesh:
-        await mesh.apply((story.GOLDEN / name / "input.yaml").read_text())
+        await mesh.take(told.changes)
         for proxy, node in told.proxies.items():
             made = bootstrap(
                 ANYBODY,
