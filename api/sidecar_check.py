@@ -7,7 +7,7 @@ from pilothouse.api.connection_check import check_pool
 from pilothouse.api.destination_check import check_destination
 from pilothouse.api.problem import Problem, port, selector, warning
 from pilothouse.api.server_tls_check import check_server_tls
-from pilothouse.api.sidecar import EgressListener, IngressTls, Sidecar, SidecarPort
+from pilothouse.api.sidecar import EgressListener, IngressListener, IngressTls, Sidecar, SidecarPort
 
 _ENDPOINT_HOSTS = ("127.0.0.1", "0.0.0.0", "[::1]", "[::]")  # noqa: S104 (texts of the API)
 
@@ -19,15 +19,39 @@ def check(row: Sidecar) -> Iterator[Problem]:
     spec = row.spec
     if spec.workload_selector is not None:
         yield from selector(spec.workload_selector.labels, "spec.workloadSelector.labels")
-    seen: set[tuple[int, str]] = set()
-    for index, ingress in enumerate(spec.ingress):
+        if not spec.workload_selector.labels:
+            message = "A selector without labels selects every workload of the namespace."
+            yield warning("spec.workloadSelector", message, "Leave it out, or name labels.")
+    says = (spec.ingress, spec.egress, spec.inbound_connection_pool, spec.outbound_traffic_policy)
+    if not any(says):
+        yield Problem(
+            "spec",
+            "A Sidecar must say something of what its proxies open or see.",
+            "Set ingress, egress, inboundConnectionPool or outboundTrafficPolicy.",
+        )
+    yield from _check_all_ingress(spec.ingress)
+    yield from _check_all_egress(spec.egress)
+    if spec.inbound_connection_pool is not None:
+        yield from check_pool(spec.inbound_connection_pool, "spec.inboundConnectionPool")
+    policy = spec.outbound_traffic_policy
+    if policy is not None and policy.egress_proxy is not None:
+        path = "spec.outboundTrafficPolicy.egressProxy"
+        yield from check_destination(policy.egress_proxy, path)
+        if policy.egress_proxy.port is None:
+            yield Problem(f"{path}.port", "An egress proxy needs a port.", "Set its number.")
+        if policy.mode != "ALLOW_ANY":
+            yield Problem(path, "An egress proxy needs the mode ALLOW_ANY.")
+
+
+def _check_all_ingress(listeners: tuple[IngressListener, ...]) -> Iterator[Problem]:
+    seen: set[int] = set()
+    for index, ingress in enumerate(listeners):
         path = f"spec.ingress[{index}]"
         yield from _check_port(ingress.port, f"{path}.port")
-        yield from _check_bind(ingress.bind, f"{path}.bind")
-        place = (ingress.port.number, ingress.bind)
-        if place in seen:
+        yield from _check_address(ingress.bind, f"{path}.bind")
+        if ingress.port.number in seen:
             yield Problem(f"{path}.port", f"The port {ingress.port.number} is there twice.")
-        seen.add(place)
+        seen.add(ingress.port.number)
         yield from _check_default_endpoint(ingress.default_endpoint, f"{path}.defaultEndpoint")
         if ingress.tls is not None:
             yield from _check_tls(ingress.tls, ingress.port.protocol, f"{path}.tls")
@@ -38,22 +62,20 @@ def check(row: Sidecar) -> Iterator[Problem]:
             if ingress.connection_pool.http is not None and not is_http:
                 message = "The port's protocol is not HTTP, so only the tcp settings count."
                 yield warning(f"{path}.connectionPool.http", message)
-    yield from _check_all_egress(spec.egress)
-    if spec.inbound_connection_pool is not None:
-        yield from check_pool(spec.inbound_connection_pool, "spec.inboundConnectionPool")
-    policy = spec.outbound_traffic_policy
-    if policy is not None and policy.egress_proxy is not None:
-        path = "spec.outboundTrafficPolicy.egressProxy"
-        yield from check_destination(policy.egress_proxy, path)
-        if policy.mode != "ALLOW_ANY":
-            yield Problem(path, "An egress proxy needs the mode ALLOW_ANY.")
 
 
 def _check_all_egress(listeners: tuple[EgressListener, ...]) -> Iterator[Problem]:
     catch_all = 0
+    seen: set[int | str] = set()
     for index, egress in enumerate(listeners):
         path = f"spec.egress[{index}]"
         yield from _check_egress(egress, path)
+        if egress.port is not None:
+            place = egress.port.number or egress.bind
+            if place in seen:
+                kind = "socket" if isinstance(place, str) else "port"
+                yield Problem(f"{path}.port", f"The {kind} {place} is there twice.")
+            seen.add(place)
         if egress.port is None:
             catch_all += 1
             if catch_all > 1 or index != len(listeners) - 1:
@@ -65,9 +87,17 @@ def _check_all_egress(listeners: tuple[EgressListener, ...]) -> Iterator[Problem
 
 
 def _check_egress(egress: EgressListener, path: str) -> Iterator[Problem]:
-    if egress.port is not None and not egress.bind.startswith("unix://"):
+    is_socket = egress.bind.startswith("unix://")
+    if egress.port is not None and not is_socket:
         yield from _check_port(egress.port, f"{path}.port")
-    yield from _check_bind(egress.bind, f"{path}.bind")
+    if is_socket and egress.port is not None and egress.port.number:
+        message = "A Unix socket has no port number."
+        yield Problem(f"{path}.port.number", message, "Write 0, or bind to an IP address.")
+    if is_socket and egress.capture_mode == "IPTABLES":
+        message = "Nothing is redirected to a Unix socket."
+        yield Problem(f"{path}.captureMode", message, "Leave it out, or write NONE.")
+    if not is_socket:
+        yield from _check_address(egress.bind, f"{path}.bind")
     if egress.bind and egress.port is None:
         yield Problem(f"{path}.bind", "An address to listen on needs a port.", "Add port.")
     if not egress.hosts:
@@ -91,6 +121,9 @@ def _check_egress(egress: EgressListener, path: str) -> Iterator[Problem]:
 
 def _check_port(listening: SidecarPort, path: str) -> Iterator[Problem]:
     yield from port(listening.number, f"{path}.number")
+    if listening.target_port:
+        message = "A port of a Sidecar leads to no other port."
+        yield Problem(f"{path}.targetPort", message, "Remove it; see defaultEndpoint.")
     protocol = listening.protocol
     if protocol and protocol.upper() not in names.PROTOCOLS:
         yield Problem(f"{path}.protocol", f'"{protocol}" is no protocol known to the mesh.')
@@ -124,9 +157,9 @@ def _check_tls(tls: IngressTls, protocol: str, path: str) -> Iterator[Problem]:
     yield from check_server_tls(tls, path)
 
 
-def _check_bind(bind: str, path: str) -> Iterator[Problem]:
-    if bind and not bind.startswith("unix://") and not names.is_address(bind):
-        yield Problem(path, f'"{bind}" is neither an IP address nor unix:// and a path.')
+def _check_address(bind: str, path: str) -> Iterator[Problem]:
+    if bind and not names.is_address(bind):
+        yield Problem(path, f'"{bind}" is no IP address.')
 
 
 def _check_default_endpoint(endpoint: str, path: str) -> Iterator[Problem]:
