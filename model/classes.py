@@ -9,9 +9,7 @@ endpoints. Keep these small: a part that is unique per proxy undoes the sharing.
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.meta import ObjectKey
-from pilothouse.api.sidecar import IngressListener, IngressTls
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.graph.tables import Table
@@ -23,11 +21,10 @@ from pilothouse.model.authentication import (
 )
 from pilothouse.model.endpoint_policy import Client, labels_read
 from pilothouse.model.endpoints import EndpointsKey
-from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, SIDECARS, VIRTUAL_SERVICES
+from pilothouse.model.inbound_ports import InboundPort, inbound_ports
+from pilothouse.model.inputs import DESTINATION_RULES, SERVICE_ENTRIES, VIRTUAL_SERVICES
 from pilothouse.model.mesh import known_clusters
 from pilothouse.model.networks import Reach, has_gateways
-from pilothouse.model.protocols import Protocol, declared_protocol
-from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import (
     CertificateSource,
     InterceptionMode,
@@ -39,13 +36,7 @@ from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings, settings
 from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
 from pilothouse.model.secret_access import NOBODY, SecretReader, reader_of
 from pilothouse.model.topology_labels import NETWORK_LABEL
-from pilothouse.model.workloads import (
-    Target,
-    cluster_of_proxy,
-    targets,
-    where_it_runs,
-    workload_labels,
-)
+from pilothouse.model.workloads import cluster_of_proxy, targets, where_it_runs, workload_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,37 +84,6 @@ class View:
     def more_localhosts(self) -> tuple[str, ...]:
         """The loopback address of the second family, if there are two."""
         return ("::1",) if self.ipv4 and self.ipv6 else ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboundPort:
-    """
-    A port a workload serves.
-
-    `bind` is empty for a port that is captured by virtualInbound. `endpoint` is where requests go:
-    empty passes them to their original destination, else ``IP:PORT`` or ``unix://PATH``. `host` is
-    the service's, empty for a Sidecar ingress port that no service has. `pool` are the limits a
-    Sidecar sets (SC-10). `mtls` is what callers may do; see `Inbound` for proxies without
-    certificates. `tls` are the certificates a Sidecar names for the port, whose `protocol` is what
-    is spoken within TLS then; see `ends_own_tls`.
-    """
-
-    port: int
-    protocol: Protocol
-    host: str
-    service_port: int
-    namespace: str
-    source: Source
-    bind: str = ""
-    endpoint: str = ""
-    pool: ConnectionPool | None = None
-    mtls: MtlsMode = MtlsMode.DISABLE
-    tls: IngressTls | None = None
-
-    @property
-    def ends_own_tls(self) -> bool:
-        """Whether the port's own certificates are shown: not where those of the mesh are."""
-        return self.tls is not None and self.mtls is MtlsMode.DISABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +188,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
         ),
         inbound=_authenticated(
             Inbound(
-                ports=_inbound_ports(ctx, proxy, sidecar, served),
+                ports=inbound_ports(ctx, proxy, sidecar, served),
                 mode=proxy.interception_mode,
                 profile=proxy.profile,
                 ipv4=ipv4,
@@ -311,84 +271,3 @@ def _authenticated(inbound: Inbound, wanted: Authentication) -> Inbound:
         other_ports=tuple(others),
         policies=wanted.sources,
     )
-
-
-def _inbound_ports(
-    ctx: Ctx, proxy: Proxy, sidecar: ObjectKey | None, served: tuple[Target, ...]
-) -> tuple[InboundPort, ...]:
-    row = ctx.row(SIDECARS, sidecar) if sidecar else None
-    pool = row.spec.inbound_connection_pool if row else None
-    if row is not None and row.spec.ingress:
-        source = Source.of(row.meta)
-        declared = (
-            _ingress_port(ctx, proxy, listener, served, source.at(f"spec.ingress[{index}]"), pool)
-            for index, listener in enumerate(row.spec.ingress)
-        )
-        return tuple(port for port in declared if port is not None)
-    if proxy.interception_mode is InterceptionMode.NONE:
-        return ()  # nothing brings traffic to a port that no Sidecar opens (CL-10, LS-19)
-    ports: dict[int, InboundPort] = {}
-    for target in served:
-        ports.setdefault(
-            target.number,
-            InboundPort(
-                port=target.number,
-                protocol=target.port.protocol,
-                host=target.service.host,
-                service_port=target.port.number,
-                namespace=target.service.namespace,
-                source=target.service.source,
-                pool=pool,
-            ),
-        )
-    return tuple(ports[number] for number in sorted(ports))
-
-
-def _ingress_port(
-    ctx: Ctx,
-    proxy: Proxy,
-    listener: IngressListener,
-    served: tuple[Target, ...],
-    source: Source,
-    pool: ConnectionPool | None,
-) -> InboundPort | None:
-    number = listener.port.number
-    target = next((t for t in served if t.number == number), None)
-    target = target or next((t for t in served if t.port.number == number), None)
-    is_captured = (
-        listener.capture_mode != "NONE" and proxy.interception_mode is not InterceptionMode.NONE
-    )
-    endpoint = _ingress_endpoint(listener.default_endpoint, proxy.ips[0])
-    if not endpoint and not is_captured:
-        ctx.report(
-            Finding(
-                Severity.ERROR,
-                "IngressWithoutEndpoint",
-                source.at(source.ref.path + ".defaultEndpoint").ref,
-                "A listener that binds its own port has no original destination to pass to.",
-                "Set defaultEndpoint, for example 127.0.0.1:8080.",
-            )
-        )
-        return None
-    protocol = declared_protocol(listener.port.protocol)
-    return InboundPort(
-        port=number,
-        protocol=protocol.within_tls if listener.tls else protocol,
-        host=target.service.host if target else "",
-        service_port=target.port.number if target else number,
-        namespace=target.service.namespace if target else proxy.namespace,
-        source=source,
-        bind="" if is_captured else listener.bind or proxy.ips[0],
-        endpoint=endpoint,
-        pool=listener.connection_pool or pool,
-        tls=listener.tls,
-    )
-
-
-def _ingress_endpoint(text: str, own_ip: str) -> str:
-    # 0.0.0.0 and [::] stand for the workload's own address (SC-08).
-    for wildcard in ("0.0.0.0:", "[::]:"):
-        if text.startswith(wildcard):
-            own = f"[{own_ip}]" if ":" in own_ip else own_ip
-            return f"{own}:{text.removeprefix(wildcard)}"
-    return text

@@ -18,6 +18,7 @@ class Protocol(StrEnum):
     TCP = "TCP"
     UDP = "UDP"
     MONGO = "Mongo"
+    MYSQL = "MySQL"
     AUTO = "auto"
 
     @property
@@ -29,6 +30,16 @@ class Protocol(StrEnum):
     def is_http2(self) -> bool:
         """Always HTTP/2 upstream (CL-06)."""
         return self in _HTTP2
+
+    @property
+    def is_grpc(self) -> bool:
+        """Streams of messages, which may have been answered in part."""
+        return self in (Protocol.GRPC, Protocol.GRPC_WEB)
+
+    @property
+    def speaks_first(self) -> bool:
+        """Spoken first by the server, so that nothing may wait for the client (3.7)."""
+        return self in (Protocol.MONGO, Protocol.MYSQL)
 
     @property
     def is_tls(self) -> bool:
@@ -55,22 +66,12 @@ _WORDS: Final = {
     "https": Protocol.HTTPS,
     "tls": Protocol.TLS,
     "mongo": Protocol.MONGO,
-    # Their filters are off by default upstream, which makes them plain TCP.
+    # Their filters are off by default upstream, so that both are opaque.
     "redis": Protocol.TCP,
-    "mysql": Protocol.TCP,
+    "mysql": Protocol.MYSQL,
 }
 
 _APP_PROTOCOLS: Final = {
-    "http": Protocol.HTTP,
-    "https": Protocol.HTTPS,
-    "grpc": Protocol.GRPC,
-    "grpc-web": Protocol.GRPC_WEB,
-    "http2": Protocol.HTTP2,
-    "tcp": Protocol.TCP,
-    "tls": Protocol.TLS,
-    "mongo": Protocol.MONGO,
-    "redis": Protocol.TCP,
-    "mysql": Protocol.TCP,
     "kubernetes.io/h2c": Protocol.HTTP2,
     "kubernetes.io/ws": Protocol.HTTP,
     "kubernetes.io/wss": Protocol.HTTPS,
@@ -86,11 +87,10 @@ def kubernetes_protocol(
     """Return the protocol of a Kubernetes Service port."""
     if transport.upper() == "UDP":
         return Protocol.UDP
-    if app_protocol:
-        declared = _APP_PROTOCOLS.get(app_protocol.lower())
-        if declared is not None:
-            return declared
-    lowered = name.lower()
+    if app_protocol and app_protocol in _APP_PROTOCOLS:
+        return _APP_PROTOCOLS[app_protocol]
+    # Where it is given, the name says nothing, even if no such protocol is known.
+    lowered = (app_protocol or name).lower()
     word = "grpc-web" if lowered.startswith("grpc-web") else lowered.split("-", 1)[0]
     named = _WORDS.get(word)
     if named is not None:

@@ -1,10 +1,19 @@
 """Where a generated thing came from: the object, the field, and the state of the object."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pilothouse.api.meta import ObjectMeta
 from pilothouse.graph.findings import ConfigRef
 from pilothouse.model.names import config_path
+
+
+class ServiceName(NamedTuple):
+    """What statistics call a service (traffic.md N-68)."""
+
+    host: str
+    name: str
+    namespace: str
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pilothouse.api.sessions import Session
 from pilothouse.model.distribution import Distribution
 from pilothouse.model.protocols import Protocol
-from pilothouse.model.provenance import Source
+from pilothouse.model.provenance import ServiceName, Source
 
 
 class Registry(StrEnum):
@@ -106,6 +106,12 @@ class Service:
     def namespace(self) -> str:
         """The namespace of the declaring object."""
         return self.key.namespace
+
+    @property
+    def called(self) -> ServiceName:
+        """What statistics call it: a ServiceEntry's name is not among it, its host is."""
+        name = self.key.name if self.is_kubernetes else self.host
+        return ServiceName(self.host, name, self.namespace)
 
     @property
     def is_kubernetes(self) -> bool:

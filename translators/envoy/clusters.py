@@ -308,7 +308,7 @@ def _finish(
         metadata(
             (owner.source, *sources),
             config=sources[0] if sources else None,
-            services=(owner,),
+            services=(owner.called,),
             subset=key.subset,
             is_external=owner.is_mesh_external,
             with_generation=False,

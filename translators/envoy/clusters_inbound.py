@@ -9,7 +9,8 @@ from pilothouse._pb.envoy.extensions.upstreams.http.v3 import http_protocol_opti
 from pilothouse.api.destination_rule import ConnectionPool
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.graph.core import Ctx, query
-from pilothouse.model.classes import Inbound, InboundPort
+from pilothouse.model.classes import Inbound
+from pilothouse.model.inbound_ports import InboundPort
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
@@ -36,7 +37,7 @@ from pilothouse.translators.envoy.http_options import (
     apply_http_options,
 )
 from pilothouse.translators.envoy.provenance import metadata
-from pilothouse.translators.envoy.stat_names import inbound_stat_name
+from pilothouse.translators.envoy.stat_names import inbound_stat_name, is_declared
 
 PASSTHROUGH_BIND_IPV4 = "127.0.0.6"
 PASSTHROUGH_BIND_IPV6 = "::6"
@@ -107,6 +108,7 @@ def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
         metadata(
             (port.source, *sources),
             config=sources[0] if sources else None,
+            services=port.services,
             with_generation=False,
         )
     )
@@ -115,8 +117,8 @@ def inbound_cluster(ctx: Ctx, key: InboundClusterKey) -> Resource:
 
 
 def _localhost_endpoint(key: InboundClusterKey, mesh: MeshConfig) -> str:
-    is_declared = key.port.source.ref.kind == "Sidecar"  # it says itself where requests go
-    if mesh.inbound_traffic_policy.mode != "LOCALHOST" or is_declared:
+    # A Sidecar says itself where requests go.
+    if mesh.inbound_traffic_policy.mode != "LOCALHOST" or is_declared(key.port):
         return ""
     return f"{'127.0.0.1' if key.families.ipv4 else '[::1]'}:{key.port.port}"
 

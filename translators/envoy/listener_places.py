@@ -54,9 +54,7 @@ def places_of(ctx: Ctx, view: View, service: Service, port: Port) -> Iterator[Pl
             if _is_family(view, ip):
                 yield Place(ip, is_own=True)
         return
-    addresses = service_addresses(
-        ctx, service, dns_capture=view.dns_capture, cluster=view.cluster
-    )
+    addresses = service_addresses(ctx, service, dns_capture=view.dns_capture, cluster=view.cluster)
     usable = [address for address in addresses if _is_family(view, address)]
     hosts = tuple(address for address in usable if "/" not in address)
     ranges = tuple(address for address in usable if "/" in address)

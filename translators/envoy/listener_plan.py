@@ -26,6 +26,7 @@ from pilothouse.model.names import (
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.proxies import InterceptionMode
+from pilothouse.model.reserved_ports import is_privileged, reserved_ports
 from pilothouse.model.scopes import EgressListener, egress_listeners
 from pilothouse.model.services import Port, Resolution, Service
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost
@@ -37,10 +38,6 @@ from pilothouse.translators.envoy.listener_places import (
     shared_place,
 )
 from pilothouse.translators.envoy.tcp_routes import TcpChain, TcpQuestion, tcp_chains
-
-RESERVED_PORTS: Final = frozenset({15001, 15006, 15020, 15021, 15053, 15090})
-"""Ports of the proxy itself, which never get a wildcard listener (LS-09)."""
-FIRST_UNPRIVILEGED_PORT: Final = 1024
 
 _MESH: Final = ObjectMeta(kind="MeshConfig", name="mesh")
 _ANY_SERVICE: Final = ObjectMeta(kind="Service", name="*", namespace="*", api_version="v1")
@@ -126,6 +123,10 @@ def _declared(ctx: Ctx, view: View, listener: EgressListener) -> Iterator[Listen
     if is_socket and not protocol.is_http:
         ctx.report(_opaque_pipe(source))
         return
+    problem = _unusable(ctx, view, bind, number, binds=binds)
+    if problem:
+        ctx.report(_dropped(source.at(f"{source.ref.path}.port.number"), problem))
+        return
     is_wildcard = bind == view.wildcard and not binds
     tcp: dict[object, TcpChain] = {}
     if not protocol.is_http:
@@ -158,7 +159,7 @@ def _http_proxy(ctx: Ctx, view: View) -> Iterator[ListenerPlan]:
     if not port:
         return
     source = Source.of(_MESH, "proxyHttpPort")
-    if port in RESERVED_PORTS:
+    if port in reserved_ports(ctx):
         problem = f"Port {port} belongs to the proxy itself; no HTTP proxy listens there."
         ctx.report(_dropped(source, problem))
         return
@@ -216,12 +217,20 @@ def _claims(ctx: Ctx, view: View, service: Service) -> Iterator[ListenerPlan]:
         else:
             claims = _opaque_claims(ctx, view, service, port)
         for claim in claims:
-            if claim.is_wildcard and port.number in RESERVED_PORTS:
-                source = service.source.at(f"spec.ports[port={port.number}]")
-                problem = f"Port {port.number} belongs to the proxy itself; no listener is made."
-                ctx.report(_dropped(source, problem))
+            problem = _unusable(ctx, view, claim.name.bind, port.number, binds=claim.binds_port)
+            if problem:
+                ctx.report(_dropped(service.source.at(f"spec.ports[port={port.number}]"), problem))
             else:
                 yield claim
+
+
+def _unusable(ctx: Ctx, view: View, bind: str, port: int, *, binds: bool) -> str:
+    """Say why no listener can be on a port of an address; empty if one can be (LS-09)."""
+    if bind == view.wildcard and port in reserved_ports(ctx):
+        return f"Port {port} belongs to the proxy itself; no listener is made."
+    if binds and view.is_unprivileged and is_privileged(port):
+        return f"A proxy without privileges cannot open port {port}; no listener is made."
+    return ""
 
 
 def _http_claim(view: View, service: Service, port: Port) -> ListenerPlan:
@@ -281,7 +290,8 @@ def _merge(ctx: Ctx, plans: dict[ListenerName, ListenerPlan], claim: ListenerPla
         stored = replace(stored, keeps_sessions=True)
     elif stored.keeps_sessions and not claim.keeps_sessions:
         claim = replace(claim, keeps_sessions=True)
-    if Protocol.MONGO in (stored.protocol, claim.protocol) and stored.protocol != claim.protocol:
+    speaks_first = stored.protocol.speaks_first or claim.protocol.speaks_first
+    if speaks_first and stored.protocol is not claim.protocol:
         ctx.report(_dropped(claim.source, f"{claim.name} already carries another protocol."))
         return
     plans[claim.name] = _merged(ctx, stored, claim)

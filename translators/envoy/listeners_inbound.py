@@ -13,7 +13,8 @@ from pilothouse._pb.envoy.config.route.v3 import route_pb2
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.authentication import MtlsMode
-from pilothouse.model.classes import Inbound, InboundPort
+from pilothouse.model.classes import Inbound
+from pilothouse.model.inbound_ports import InboundPort
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
@@ -52,7 +53,7 @@ from pilothouse.translators.envoy.mutual_tls import ServerTls, server_socket
 from pilothouse.translators.envoy.provenance import metadata
 from pilothouse.translators.envoy.routes import inbound_route
 from pilothouse.translators.envoy.server_tls import Terms, own_tls_socket
-from pilothouse.translators.envoy.stat_names import inbound_stat_name
+from pilothouse.translators.envoy.stat_names import inbound_stat_name, is_declared
 from pilothouse.translators.envoy.tcp_policy import TcpPolicy
 from pilothouse.translators.envoy.upstream_tls import TlsUnavailable
 
@@ -88,10 +89,13 @@ class Serving(NamedTuple):
 @query
 def inbound_listeners(ctx: Ctx, inbound: Inbound) -> ResourceLayer:
     """Return virtualInbound (unless nothing is captured) and the bound ports (LS-01)."""
+    mesh = ctx.get(mesh_config, None)
+    if not mesh.proxy_listen_port:
+        return ResourceLayer(())  # MC-01
     found = []
     _report_closed(ctx, inbound)
     _report_unused(ctx, inbound)
-    if inbound.mode is not InterceptionMode.NONE:
+    if inbound.mode is not InterceptionMode.NONE and mesh.proxy_inbound_listen_port:
         found.append(ctx.get_or_none(virtual_inbound, inbound))
     found.extend(
         ctx.get_or_none(bound_inbound, BoundKey(port, inbound.settings, inbound.certificates))
@@ -248,7 +252,9 @@ def bound_inbound(ctx: Ctx, key: BoundKey) -> Resource:
     listener = bound_listener(name, port.bind, port.port)
     listener.traffic_direction = base_pb2.INBOUND
     listener.continue_on_listener_filters_timeout = True
-    normalization = ctx.get(mesh_config, None).path_normalization.normalization
+    mesh = ctx.get(mesh_config, None)
+    listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)
+    normalization = mesh.path_normalization.normalization
     security = _security(ctx, port, key.certificates, _server_tls(ctx, key.certificates))
     logging = ctx.get(access_logging, None)
     settings = HttpSettings(key.settings, normalization, logging)
@@ -329,7 +335,11 @@ def _tcp_chain(serving: Serving, match: Match) -> components_pb2.FilterChain:
 
 
 def _described(serving: Serving) -> base_pb2.Metadata | None:
-    return metadata((serving.port.source,), with_generation=False) if serving.port else None
+    if serving.port is None:
+        return None
+    source = serving.port.source
+    config = source if is_declared(serving.port) else None  # N-69
+    return metadata((source,), config=config, with_generation=False)
 
 
 def _inline_routes(serving: Serving) -> route_pb2.RouteConfiguration:
@@ -337,14 +347,21 @@ def _inline_routes(serving: Serving) -> route_pb2.RouteConfiguration:
     routes.validate_clusters.SetInParent()
     port = serving.port
     number = port.service_port if port else 0
+    called = _called(port) if port else ""
     host = routes.virtual_hosts.add(name=f"inbound|http|{number}", domains=["*"])
     host.routes.append(
         inbound_route(
             serving.cluster,
-            host=port.host if port else "",
+            host=called,
             port=number,
-            is_grpc=port is not None and port.protocol is Protocol.GRPC,
+            is_grpc=port is not None and port.protocol.is_grpc,
             metadata=_described(serving),
         )
     )
     return routes
+
+
+def _called(port: InboundPort) -> str:
+    """Return what spans call a port: a Sidecar's by the Sidecar, whatever service has it."""
+    ref = port.source.ref
+    return f"{ref.name}.{ref.namespace}" if is_declared(port) else port.host

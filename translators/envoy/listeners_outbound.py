@@ -82,6 +82,8 @@ class CatchAllKey(NamedTuple):
 @query
 def outbound_listeners(ctx: Ctx, view: View) -> ResourceLayer:
     """Return the outbound listeners of a view, virtualOutbound last (LS-01)."""
+    if not ctx.get(mesh_config, None).proxy_listen_port:
+        return ResourceLayer(())  # MC-01
     unknown = ctx.get(unknown_destination, view.scope)
     lookup = unknown_hosts(view).lookup if ctx.get(looks_up_unknown, view.scope) else None
     found = [
@@ -118,7 +120,8 @@ def outbound_listener(ctx: Ctx, key: ListenerKey) -> Resource:
     if plan.route is not None:
         normalization = ctx.get(mesh_config, None).path_normalization.normalization
         chains.append(_http_chain(plan, key, HttpSettings(key.settings, normalization, logging)))
-    _add_chains(listener, chains, plan, _passthrough(key.unknown, logging))
+    passthrough = _passthrough(key.unknown, key.settings.idle_timeout, logging)
+    _add_chains(listener, chains, plan, passthrough)
     if plan.kind is Kind.AUTO or any(chain.sni for chain in plan.tcp):
         listener.listener_filters.append(tls_inspector())
     if plan.kind is Kind.AUTO:
@@ -154,9 +157,11 @@ def _add_chains(
         listener.default_filter_chain.CopyFrom(passthrough)
 
 
-def _passthrough(unknown: str, logging: AccessLogging | None) -> components_pb2.FilterChain:
+def _passthrough(
+    unknown: str, idle_timeout: Duration | None, logging: AccessLogging | None
+) -> components_pb2.FilterChain:
     clusters = (WeightedCluster(unknown, 1),)
-    passing = tcp_filter(unknown, clusters, logging=logging)
+    passing = tcp_filter(unknown, clusters, TcpPolicy(idle_timeout=idle_timeout), logging)  # NM-14
     return filter_chain(Match(), passing, name=PASSTHROUGH_FILTER_CHAIN)
 
 

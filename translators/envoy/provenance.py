@@ -10,8 +10,7 @@ from typing import Final
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse.graph.findings import ConfigRef
-from pilothouse.model.provenance import Source
-from pilothouse.model.services import Service
+from pilothouse.model.provenance import ServiceName, Source
 
 ISTIO: Final = "istio"
 PILOTHOUSE: Final = "pilothouse"
@@ -21,7 +20,7 @@ def metadata(
     sources: Iterable[Source],
     *,
     config: Source | None = None,
-    services: Iterable[Service] = (),
+    services: Iterable[ServiceName] = (),
     subset: str = "",
     is_external: bool = False,
     with_generation: bool = True,
@@ -59,7 +58,7 @@ def metadata(
         for service in services:
             fields = entries.values.add().struct_value.fields
             fields["host"].string_value = service.host
-            fields["name"].string_value = service.key.name
+            fields["name"].string_value = service.name
             fields["namespace"].string_value = service.namespace
     return result
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pilothouse.graph.core import Ctx
-from pilothouse.model.classes import InboundPort
+from pilothouse.model.inbound_ports import InboundPort
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import InboundClusterName
 from pilothouse.model.services import Port, Registry, Service, ServiceKey, service
@@ -38,11 +38,16 @@ def stat_name(pattern: str, subject: StatSubject, otherwise: str) -> str:
     return pattern
 
 
+def is_declared(port: InboundPort) -> bool:
+    """Tell whether a Sidecar opens a port, and not a service that the workload serves."""
+    return port.source.ref.kind == "Sidecar"
+
+
 def inbound_stat_name(ctx: Ctx, port: InboundPort) -> str:
     """Return the statistics' name of an inbound port: of its cluster and of its TCP chain."""
     name = str(InboundClusterName(port.port))
     pattern = ctx.get(mesh_config, None).inbound_cluster_stat_name
-    if not pattern or port.source.ref.kind == "Sidecar":
+    if not pattern or is_declared(port):
         return name
     ref = port.source.ref
     registry = Registry.KUBERNETES if ref.kind == "Service" else Registry.EXTERNAL

@@ -187,8 +187,9 @@ def _tcp_rules(
 def _applies(match: TlsMatch | L4Match, asked: TcpQuestion) -> bool:
     if match.port and match.port != asked.port:
         return False
-    if match.gateways:
-        return MESH_GATEWAY in match.gateways  # source predicates are not looked at (VS-14)
+    # Unlike those of HTTP, gateways do not overrule what is said of the source (VS-45).
+    if match.gateways and MESH_GATEWAY not in match.gateways:
+        return False
     if match.source_namespace and match.source_namespace != asked.scope.namespace:
         return False
     labels = dict(asked.labels)

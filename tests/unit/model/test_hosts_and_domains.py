@@ -92,13 +92,15 @@ def test_forms_of_other_hosts() -> None:
         ("x", "TCP", "kubernetes.io/h2c", 80, Protocol.HTTP2),
         ("x", "TCP", "kubernetes.io/ws", 80, Protocol.HTTP),
         ("x", "TCP", "kubernetes.io/wss", 80, Protocol.HTTPS),
-        ("http", "TCP", "example.com/own", 80, Protocol.HTTP),
+        ("http", "TCP", "example.com/own", 80, Protocol.AUTO),
+        ("x", "TCP", "http-own", 80, Protocol.HTTP),
+        ("http", "TCP", "own", 3306, Protocol.TCP),
         ("", "TCP", None, 80, Protocol.AUTO),
         ("web", "TCP", None, 8080, Protocol.AUTO),
         ("web", "TCP", None, 3306, Protocol.TCP),
         ("web", "TCP", None, 25, Protocol.TCP),
         ("redis", "TCP", None, 6379, Protocol.TCP),
-        ("mysql", "TCP", None, 1, Protocol.TCP),
+        ("mysql", "TCP", None, 1, Protocol.MYSQL),
         ("mongo", "TCP", None, 27017, Protocol.MONGO),
         ("httpx", "TCP", None, 80, Protocol.AUTO),
     ],
@@ -106,7 +108,7 @@ def test_forms_of_other_hosts() -> None:
 def test_protocol_of_a_service_port(
     name: str, transport: str, app_protocol: str | None, number: int, expected: Protocol
 ) -> None:
-    """K8-03, 3.8: appProtocol, then the name up to the first dash, then the port's number."""
+    """K8-03, 3.8: appProtocol, else the name, each up to the first dash; then the port."""
     assert kubernetes_protocol(name, transport, app_protocol, number) is expected
 
 
