@@ -95,13 +95,37 @@ def _signing_table(results: dict[str, Any]) -> Table:
             str(each["algorithm"]), f"{rate:.0f}", f"{raw:.0f}", f"[bold]{rate / raw:.2f}[/]",
             f"{each['latency_seconds'] * 1e3:.2f}", f"{each['raw_latency_seconds'] * 1e3:.2f}",
         )  # fmt: skip
-    storm = results["storm"]
+    table.caption = _storm_line(results["storm"])
+    return table
+
+
+def _storm_line(storm: dict[str, Any]) -> str:
     refused = ", ".join(f"{count} {name}" for name, count in storm["refused"].items()) or "none"
-    table.caption = (
+    return (
         f"storm: {storm['answered'] / storm['seconds']:.0f} certificates a second over the secure"
         f" port; refused: {refused}"
     )
-    return table
+
+
+def show_storm(named: dict[str, str], results: dict[str, Any]) -> None:
+    """Print what a storm does to pushes, and to the floor beneath them."""
+    out = Console()
+    out.print(f"{named['cpu']}, {named['cores']} cores, load {named['load']}")
+    calm, stormy = results["pushes"]
+    table = Table("median (p99), ms", "no storm", "storm", "ratio")
+    rows: list[tuple[str, Callable[[Pushes], Series]]] = [
+        ("rename to last byte", lambda p: p.whole),
+        ("  of it notice", lambda p: p.notice),
+        ("  of it commit to last byte", lambda p: p.commit),
+        ("floor", lambda p: p.floor),
+        ("CPU of the server, requests included", lambda p: p.cpu),
+        ("CPU of the floor", lambda p: p.floor_cpu),
+    ]
+    for name, of in rows:
+        ratio = of(stormy).median / of(calm).median
+        table.add_row(name, _ms(of(calm)), _ms(of(stormy)), f"[bold]{ratio:.2f}[/]")
+    table.caption = f"{len(calm.whole.values)} samples each; {_storm_line(results['storm'])}"
+    out.print(table)
 
 
 def _ms(series: Series) -> str:

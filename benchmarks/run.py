@@ -24,7 +24,7 @@ from typing import Any, Final
 import click
 from mesh import Mesh
 from processes import HERE, Helper, Server
-from report import show
+from report import show, show_storm
 from rich.console import Console
 from samples import Pushes
 from signing import WHO, signing
@@ -38,6 +38,10 @@ BETWEEN_SAMPLES_SECONDS: Final = 0.15
 TIMEOUT_SECONDS: Final = 60.0
 STORM: Final = 5_000
 """Requests for certificates that are under way at any moment of a storm."""
+STORM_TURNS: Final = 5
+CALM_SECONDS: Final = 0.5
+CALM_SHARE: Final = 0.05
+"""Of a processor: a server that takes less has done what the storm left behind."""
 console = Console(stderr=True)
 
 
@@ -108,15 +112,55 @@ class Bench:
         """Measure changes one by one, each followed by the floor's turn."""
         pushes = Pushes(title)
         await self._change(type_url, change(0), Pushes("warm-up"))
-        data = await self.swarm.do("recorded", type_url=type_url)
-        await self.floor.do("record", name=title, data=data)
-        await self._echo(title, Pushes("warm-up"))
+        await self._record(type_url)
         for index in range(1, samples + 1):
             console.print(f"\r{title}: {index}/{samples} ", end="", highlight=False)
             await self._change(type_url, change(index), pushes)
-            await self._echo(title, pushes)
+            await self._echo(type_url, pushes)
         console.print()
         self.results.setdefault("pushes", []).append(pushes)
+
+    async def _record(self, type_url: str) -> None:
+        """Let the floor send what the last change sent."""
+        data = await self.swarm.do("recorded", type_url=type_url)
+        await self.floor.do("record", name=type_url, data=data)
+        await self._echo(type_url, Pushes("warm-up"))
+
+    async def in_turns(
+        self,
+        storm: Helper,
+        titles: tuple[str, str],
+        type_url: str,
+        change: Callable[[int], tuple[Path, Path]],
+    ) -> None:
+        """Measure changes in calm and in a storm, some of each by turns."""
+        calm, stormy = (Pushes(title) for title in titles)
+        index = 0
+        await self._change(type_url, change(index), Pushes("warm-up"))
+        await self._record(type_url)
+        for turn in range(STORM_TURNS):
+            await self._calm_down()
+            for pushes in (calm, stormy):
+                if pushes is stormy:
+                    await storm.do("begin", count=self.options.storm)
+                for _ in range(max(2, self.options.samples // STORM_TURNS)):
+                    index += 1
+                    await self._change(type_url, change(index), pushes)
+                    await self._echo(type_url, pushes)
+            await storm.do("end")
+            console.print(
+                f"\rin turns with a storm: {turn + 1}/{STORM_TURNS} ", end="", highlight=False
+            )
+        console.print()
+        self.results.setdefault("pushes", []).extend((calm, stormy))
+
+    async def _calm_down(self) -> None:
+        """Wait until the server has nothing to do."""
+        while True:
+            cpu = self.server.cpu_seconds()
+            await asyncio.sleep(CALM_SECONDS)
+            if self.server.cpu_seconds() - cpu < CALM_SECONDS * CALM_SHARE:
+                return
 
     async def _change(self, type_url: str, files: tuple[Path, Path], pushes: Pushes) -> None:
         await asyncio.sleep(BETWEEN_SAMPLES_SECONDS)
@@ -138,11 +182,11 @@ class Bench:
         pushes.nodes.add(after[name] - before[name])
         pushes.message_bytes = push["size_bytes"]
 
-    async def _echo(self, title: str, pushes: Pushes) -> None:
+    async def _echo(self, type_url: str, pushes: Pushes) -> None:
         await asyncio.sleep(BETWEEN_SAMPLES_SECONDS)
         await self.swarm.do("forget")
         cpu = self.floor.cpu_seconds()
-        began = await self.floor.do("push", name=title)
+        began = await self.floor.do("push", name=type_url)
         echo = await self.swarm.do("await_echo", timeout=TIMEOUT_SECONDS)
         await asyncio.sleep(0.02)
         pushes.floor_cpu.add(self.floor.cpu_seconds() - cpu)
@@ -231,7 +275,9 @@ async def measure_without_debounce(options: Options) -> list[Pushes]:
 async def measure_all(options: Options, large: Options | None) -> dict[str, Any]:
     """Run the scenarios; the large one's results are under `large`."""
     results = await measure(options)
-    await _storm(options, results)
+    stormy = await measure_storm(options)
+    results["pushes"] += stormy["pushes"]
+    results["storm"] = stormy["storm"]
     results["pushes"] += await measure_without_debounce(options)
     console.print("signing ...")
     results["signing"] = await signing(max(2, options.samples // 4), options.batch)
@@ -240,8 +286,8 @@ async def measure_all(options: Options, large: Options | None) -> dict[str, Any]
     return results
 
 
-async def _storm(options: Options, results: dict[str, Any]) -> None:
-    """Measure endpoint changes while certificates are asked for, and right before."""
+async def measure_storm(options: Options) -> dict[str, Any]:
+    """Measure endpoint changes in turns with a storm of requests for certificates and without."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-bench-ca-") as folder:
         authority = Path(folder) / "ca"
         async with bench(options, "--ca-dir", str(authority)) as run:
@@ -254,15 +300,18 @@ async def _storm(options: Options, results: dict[str, Any]) -> None:
                 await storm.do(
                     "prepare", port=run.server.secure_port, roots=roots.decode(), token=token
                 )
-                await _endpoint_changes(run, "one endpoint, before a storm")
-                await storm.do("begin", count=options.storm)
-                await _endpoint_changes(
-                    run, f"one endpoint, {options.storm:,} requests for certificates"
+                stormy = f"one endpoint, {options.storm:,} requests for certificates"
+                mesh, more = run.mesh, options.endpoints + 1
+                await run.in_turns(
+                    storm,
+                    ("one endpoint, no storm", stormy),
+                    EDS,
+                    lambda index: mesh.endpoint_change(mesh.seen_by_all, more - 2 * (index % 2)),
                 )
-                results["storm"] = await storm.do("end")
+                told: dict[str, Any] = await storm.do("told")
             finally:
                 await storm.stop()
-            results["pushes"] += run.results["pushes"]
+            return {"storm": told, "pushes": run.results["pushes"], "options": asdict(options)}
 
 
 async def _endpoint_changes(run: Bench, title: str) -> None:
@@ -307,6 +356,7 @@ def machine() -> dict[str, str]:
     is_flag=True,
     help="Also 10,000 services in 100 namespaces and 200 proxies with a Sidecar each.",
 )
+@click.option("--storm", is_flag=True, help="Only pushes during a storm of requests.")
 @click.option("--output", type=click.Path(path_type=Path), default=HERE / "results.json")
 def main(
     *,
@@ -316,6 +366,7 @@ def main(
     samples: int,
     quick: bool,
     large: bool,
+    storm: bool,
     output: Path,
 ) -> None:
     """Measure the control plane and the floor beneath it."""
@@ -325,6 +376,11 @@ def main(
         options = Options(50, 5, 10, 5, storm=200, batch=40)
         second = Options(100, 5, 20, 4, 10, is_scoped=True)
     named = machine()
+    if storm:
+        results = asyncio.run(measure_storm(options))
+        output.write_text(json.dumps({"machine": named, **results}, default=asdict, indent=2))
+        show_storm(named, results)
+        return
     results = asyncio.run(measure_all(options, second if large else None))
     output.write_text(json.dumps({"machine": named, **results}, default=asdict, indent=2))
     show(named, results)

@@ -51,6 +51,8 @@ _STATUS: Final = {
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 AuthenticateContext = Callable[[Context], Awaitable[Caller]]
+Arrived = Callable[[Context], str]
+"""Take note of a call; return the address it comes from, as addresses take turns."""
 
 
 class CertificateObserver(Protocol):
@@ -64,8 +66,8 @@ class CertificateObserver(Protocol):
         """A caller got a certificate."""
         ...
 
-    def refused(self, caller: Caller, refusal: Refusal) -> None:
-        """A known caller got none."""
+    def refused(self, caller: Caller | None, refusal: Refusal) -> None:
+        """A caller got none; None if it was sent away before anybody asked who it is."""
         ...
 
 
@@ -78,9 +80,11 @@ class CertificateService:
         authenticate: AuthenticateContext,
         observer: CertificateObserver,
         gate: Gate | None = None,
+        arrived: Arrived = grpc.aio.ServicerContext.peer,
     ) -> None:
         """Ask `authenticate` who calls (it raises NotAuthenticated), and `issuer` to sign."""
         self._issuer = issuer
+        self._arrived = arrived
         self._authenticate = authenticate
         self._observer = observer
         self._gate = gate or Gate()
@@ -97,9 +101,15 @@ class CertificateService:
         """Answer one call."""
         self._observer.requested()
         try:
+            # To know a caller costs as much as the rest, so that has its turn too.
+            await self._gate.turn(self._arrived(context))
             caller = await self._authenticate(context)
         except NotAuthenticated as unknown:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(unknown))
+            raise
+        except SigningOverloaded as overloaded:
+            self._observer.refused(None, overloaded)
+            await context.abort(_status(overloaded), f"CSR signing error ({overloaded})")
             raise
         answer = await self._answer(caller, context)
         if isinstance(answer, bytes):
@@ -123,6 +133,7 @@ class CertificateService:
         except TimeoutError:
             return grpc.StatusCode.DEADLINE_EXCEEDED, "no request for a certificate came"
         try:
+            # Decoded before it is let in: what cannot be read takes nobody's place.
             request = _decode(data)
             if request.metadata.fields["ImpersonatedIdentity"].string_value:
                 # For node agents, whom no rule here knows.

@@ -4,7 +4,8 @@ Signing in a process of its own, behind an asynchronous seam.
 Signing holds the interpreter lock for most of its time, which would be taken from the pushes of
 config; so worker processes do it, and this side only passes messages. Few requests are under way
 at a worker, the others wait here in a bounded line, and who comes to a full one is refused at
-once. A worker that dies is replaced; only the request it was busy with fails.
+once; while config is pushed nothing more is handed out. A worker that dies is replaced; only the
+request it was busy with fails.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ import structlog
 from pilothouse.certs.issued import IssuedChain, KeyAlgorithm, KeyPair
 from pilothouse.certs.issuing import IssuingPolicy
 from pilothouse.certs.material import BadMaterial, CaMaterial
+from pilothouse.certs.precedence import Precedence
 from pilothouse.certs.refusals import SigningFailed, SigningOverloaded
 from pilothouse.certs.signing_messages import (
     LENGTH,
@@ -45,8 +47,8 @@ from pilothouse.model.identity import WorkloadIdentity
 DEFAULT_MAX_WAITING: Final = 10_000
 """Waiting requests; at 2 KB each that is 20 MB, and some ten seconds of one worker."""
 
-_UNDER_WAY: Final = 8
-"""Requests at one worker: enough that it never waits for us, few to repeat if it dies."""
+_UNDER_WAY: Final = 2
+"""Requests at one worker: one that it does, one that waits; what it has, it takes from pushes."""
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _HEALTHY_AFTER_SECONDS: Final = 10.0
@@ -85,13 +87,14 @@ class SigningPool:
         workers: int = 1,
         max_waiting: int = DEFAULT_MAX_WAITING,
         on_issued: Callable[[WorkloadIdentity, IssuedChain, bool], None] | None = None,
+        precedence: Precedence | None = None,
     ) -> None:
         """
         Sign with checked material at the time that `clock` gives, with a zone.
 
         `on_issued` is told of every workload's certificate, and whether its key was made here,
         before who asked for it, in the order of signing: once `load` has returned, none by an
-        earlier signer is still to come.
+        earlier signer is still to come. Nothing is handed out while `precedence` is closed.
         """
         self._material = material
         self._policy = policy
@@ -99,6 +102,8 @@ class SigningPool:
         self._count = workers
         self._max_waiting = max_waiting
         self._on_issued = on_issued
+        self._precedence = precedence or Precedence()
+        self._precedence.heed(lambda is_closed: None if is_closed else self._hand_out())
         self._numbers = itertools.count(1)
         self._waiting: deque[_Job] = deque()
         self._workers: list[_Worker] = []
@@ -211,6 +216,8 @@ class SigningPool:
 
     def _hand_out(self) -> None:
         """Give what waits to workers that have room."""
+        if self._precedence.is_closed:
+            return
         for worker in self._workers:
             while self._waiting and len(worker.under_way) < _UNDER_WAY:
                 job = self._waiting.popleft()

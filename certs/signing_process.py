@@ -43,7 +43,7 @@ from pilothouse.certs.signing_messages import (
 )
 from pilothouse.model.identity import WorkloadIdentity
 
-_NICENESS: Final = 5
+_NICENESS: Final = 10
 """A storm of requests leaves the processor to who pushes config."""
 
 

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from pilothouse.certs.callers import Caller
 from pilothouse.certs.front.control import Material
+from pilothouse.certs.gate import Gate
 from pilothouse.certs.holders_journal import HoldersJournal
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, IssuedChain, KeyAlgorithm
 from pilothouse.certs.issuing import IssuingPolicy
@@ -35,6 +36,7 @@ from pilothouse.certs.plugged_in import (
     root_fingerprints,
     stamp,
 )
+from pilothouse.certs.precedence import Precedence
 from pilothouse.certs.private_files import make_private_directory
 from pilothouse.certs.refusals import Refusal
 from pilothouse.certs.root_store import BadRoot, RootStore, has_root, lock_directory
@@ -47,7 +49,7 @@ from pilothouse.certs.rotation_files import (
 )
 from pilothouse.certs.self_signed import make_root
 from pilothouse.certs.server_tls import ServingCertificate
-from pilothouse.certs.service import AuthenticateContext, CertificateService
+from pilothouse.certs.service import Arrived, AuthenticateContext, CertificateService
 from pilothouse.certs.signing import SigningPool
 from pilothouse.errors import MeshError
 from pilothouse.model.inputs import THE_MESH, TRUST_BUNDLE
@@ -100,11 +102,13 @@ class MeshAuthority:
         clock: Callable[[], datetime],
         names: Collection[str],
         trust_domains: Callable[[], Collection[str]],
+        precedence: Precedence | None = None,
     ) -> None:
         """
         `put` commits rows and returns once they are published; `names` are the server's own.
 
         `trust_domains` gives the mesh's trust domain and its aliases, asked anew each time.
+        Nothing is signed while `precedence` is closed.
 
         Raises: InvalidConfig: The lifetimes contradict each other.
         """
@@ -114,6 +118,7 @@ class MeshAuthority:
         self._clock = clock
         self._names = tuple(names)
         self._trust_domains = trust_domains
+        self._precedence = precedence or Precedence()
         self._policy = IssuingPolicy(
             default_ttl=settings.default_ttl, longest_ttl=settings.longest_ttl
         )
@@ -157,6 +162,7 @@ class MeshAuthority:
             clock=self._clock,
             workers=self._settings.workers,
             on_issued=self._held.issued,
+            precedence=self._precedence,
         )
         await self.issuer.start()
         self.serving = ServingCertificate(self.issuer, self._names, self._clock)
@@ -240,10 +246,12 @@ class MeshAuthority:
             crl_pem=self._material.crl_pem.decode("ascii"),
         )
 
-    def service(self, authenticate: AuthenticateContext) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Return the certificate service for whom `authenticate` knows."""
-        observer = _ServiceObserver(self._log, self._held)
-        return CertificateService(self.issuer, authenticate, observer).handler()
+    def service(
+        self, authenticate: AuthenticateContext, arrived: Arrived
+    ) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return the certificate service for whom `authenticate` knows; addresses take turns."""
+        observer, gate = _ServiceObserver(self._log, self._held), Gate(precedence=self._precedence)
+        return CertificateService(self.issuer, authenticate, observer, gate, arrived).handler()
 
     # -- while running ----------------------------------------------------------------------------
 
@@ -344,7 +352,7 @@ class _ServiceObserver:
         self._log.issued(caller, chain)
         self._held.superseded(caller, chain)
 
-    def refused(self, caller: Caller, refusal: Refusal) -> None:
+    def refused(self, caller: Caller | None, refusal: Refusal) -> None:
         self._log.refused(caller, refusal)
 
 

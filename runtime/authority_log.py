@@ -121,7 +121,7 @@ class AuthorityLog:
             not_after=chain.not_after.isoformat(),
         )
 
-    def refused(self, caller: Caller, refusal: Refusal) -> None:
+    def refused(self, caller: Caller | None, refusal: Refusal) -> None:
         """Count and log a refusal."""
         self._refused[refusal.code].inc()
         problem = refusal.problem if isinstance(refusal, CsrRefused) else None
@@ -132,8 +132,8 @@ class AuthorityLog:
         if self._lines.passes():
             log.warning(
                 "certificates.refused",
-                identity=str(caller.identity),
-                credential=caller.credential,
+                identity=str(caller.identity) if caller is not None else "not looked at",
+                credential=caller.credential if caller is not None else "",
                 problem=problem.value if problem is not None else refusal.code.value,
                 reason=str(refusal),
             )

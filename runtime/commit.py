@@ -73,6 +73,12 @@ class CommitCycle:
         """How many objects wait for the next commit."""
         return len(self._waiting)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether what waits is committed at once."""
+        due = self._debouncer.due
+        return due is not None and due <= self._clock()
+
     def offer(self, changes: Iterable[Change]) -> None:
         """Take changes for the next commit. Returns at once."""
         kinds: dict[str, int] = {}

@@ -50,8 +50,9 @@ from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.name_lookups import NameLookups
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
-from pilothouse.runtime.registrations import Registrations
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
+from pilothouse.runtime.pushes_first import PushesFirst
+from pilothouse.runtime.registrations import Registrations
 from pilothouse.runtime.secure_port import SecurePort
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.stores import stores_of
@@ -93,12 +94,14 @@ class ControlPlane:
         self._findings_changed = asyncio.Event()
         self.streams = Streams(
             self.publisher,
-            on_health=lambda proxy, problem: self.registrations.reported(proxy, problem),
             observer=StreamObserver(self.metrics, self._findings_changed.set, self._followers),
             limits=StreamLimits(connects_per_second=settings.max_connects_per_second),
             clock=time.monotonic,
             prepare=self._prepare,
+            on_health=lambda proxy, problem: self.registrations.reported(proxy, problem),
+            on_written=self._written,
         )
+        self.pushes_first = PushesFirst(self.publisher, self.streams)
         self.workload_certificates: WorkloadCertificates | None = None
         self.cycle = CommitCycle(
             self.graph,
@@ -106,6 +109,8 @@ class ControlPlane:
             self._publish,
             debouncer=Debouncer(settings.quiet, settings.longest_wait),
             observer=self.metrics,
+            clock=time.monotonic,
+        )
         self.registrations = Registrations(
             offer=self.cycle.offer,
             put=self.cycle.put,
@@ -115,10 +120,11 @@ class ControlPlane:
             knows_callers=settings.secure_grpc_addr is not None,
             on_change=self._findings_changed.set,
         )
-            clock=time.monotonic,
-        )
         self._mode_changes = ModeChanges(
-            self.graph, self.streams, self.cycle.put, clock=time.monotonic
+            self.streams,
+            self.cycle.put,
+            directory=settings.ca_dir if settings.secure_grpc_addr is not None else None,
+            clock=time.monotonic,
         )
         self._names = NameLookups(self._gateway_names, NameServers().look_up, self.cycle.put)
         self.inspection = ServerInspection(
@@ -128,8 +134,8 @@ class ControlPlane:
             publisher=self.publisher,
             streams=self.streams,
             metrics=self.metrics,
-            clock_offset_seconds=time.time() - time.monotonic(),
             registrations=self.registrations,
+            clock_offset_seconds=time.time() - time.monotonic(),
         )
         self._tidy = Tidier(lambda: self.metrics.pushed_bytes)
         self._plaintext = DiscoveryServer(
@@ -160,6 +166,7 @@ class ControlPlane:
             caller_log=self._caller_log,
             clock=time.monotonic,
             cipher_suites=settings.tls_cipher_suites,
+            precedence=self.pushes_first.precedence,
         )
         self._web = web.AppRunner(monitoring_app(self.inspection), access_log=None)
 
@@ -177,9 +184,9 @@ class ControlPlane:
                     tasks.create_task(self.store.watch(self._changed), name="watch"),
                     tasks.create_task(self._report_findings(), name="findings"),
                     tasks.create_task(self._tidy.run(), name="tidy"),
+                    tasks.create_task(self.registrations.run(), name="registrations"),
                     tasks.create_task(self._mode_changes.run(), name="mode changes"),
                     tasks.create_task(self._names.run(), name="names"),
-                    tasks.create_task(self.registrations.run(), name="registrations"),
                 ]
                 if ports.secure_grpc is not None:
                     running += [
@@ -242,7 +249,11 @@ class ControlPlane:
             secure = await self.secure_port.listen(
                 settings.secure_grpc_addr,
                 await authority.port_material(),
-                (authority.service(self.secure_port.find_caller),),
+                (
+                    authority.service(
+                        self.secure_port.find_caller, self.secure_port.find_caller.arrived
+                    ),
+                ),
             )
         if not grpc.is_loopback:
             log.warning(
@@ -284,6 +295,7 @@ class ControlPlane:
             clock=_utc_now,
             names=SERVER_NAMES,
             trust_domains=self._trust_domains,
+            precedence=self.pushes_first.precedence,
         )
         # Only a new root waits for the config: it is called after the mesh's trust domain.
         await authority.start(lambda: self._first_trust_domain)
@@ -296,6 +308,7 @@ class ControlPlane:
         return authority
 
     async def _commit_first(self, changes: list[RowChange]) -> None:
+        changes = self._mode_changes.start(changes)
         self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
         self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
         await self.cycle.commit_now()
@@ -315,34 +328,39 @@ class ControlPlane:
 
     def _changed(self, changes: list[Change]) -> None:
         self.cycle.offer(self._mode_changes.take(self.registrations.take(changes)))
+        if self.cycle.is_due:
+            self.pushes_first.begin()
         self._findings_changed.set()
 
     async def _publish(self) -> None:
-        await self.publisher.publish()
+        await self.pushes_first.publish()
         self._names.wake()
         self._findings_changed.set()
 
+    def _written(self) -> None:
+        self.pushes_first.written()
+
     def _followers(self) -> Iterator[ProxyFollower]:
+        yield self.registrations
         if self.authority is not None:
             yield self.authority.follower
         if self.workload_certificates is not None:
             yield self.workload_certificates
 
     async def _prepare(self, proxy: Proxy) -> None:
+        await self.registrations.prepare(proxy)
         if self.workload_certificates is not None:
             await self.workload_certificates.prepare(proxy)
 
     async def _tell_time(self) -> None:
         while True:
             await asyncio.sleep(_TELL_TIME_SECONDS)
-        yield self.registrations
             self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
 
     def _gateway_names(self) -> tuple[str, ...]:
         try:
             return self.graph.value(gateway_names, None)
         except QueryFailed:
-        await self.registrations.prepare(proxy)
             return ()  # it has said so itself, as a finding
 
     def _mesh_config(self) -> MeshConfig:

@@ -24,6 +24,7 @@ from pilothouse.certs.front.ciphers import openssl_ciphers
 from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.peers import CallerFinder, Peers, Recognise
 from pilothouse.certs.front.supervisor import TlsFront
+from pilothouse.certs.precedence import Precedence
 from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.authorization import OperatorsSeeAll, StreamAuthentication
 from pilothouse.runtime.caller_log import CallerLog
@@ -55,9 +56,12 @@ class SecurePort:
         caller_log: CallerLog,
         clock: Callable[[], float],
         cipher_suites: Sequence[str] = (),
+        precedence: Precedence | None = None,
     ) -> None:
         """
         Serve `streams` to whom `callers` know; `recognise` reads client certificates.
+
+        Requests for certificates are kept back while `precedence` is closed.
 
         `cipher_suites` are those of TLS 1.2 by istiod's names; none means the good ones.
         """
@@ -66,6 +70,7 @@ class SecurePort:
         self._root_namespace = root_namespace
         self._caller_log = caller_log
         self._clock = clock
+        self._precedence = precedence or Precedence()
         self._ciphers = openssl_ciphers(cipher_suites)
         self._directory: Path | None = None
         self._listener: socket.socket | None = None
@@ -110,6 +115,7 @@ class SecurePort:
             clock=self._clock,
         )
         await self._front.start(replace(material, ciphers=self._ciphers))
+        self._precedence.heed(self._front.hold)
         self._caller_log.connections.set_function(lambda: len(self.peers))
         return address.with_port(self._listener.getsockname()[1])
 

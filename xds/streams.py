@@ -43,6 +43,7 @@ class _Stream:
     ends_at_epoch_seconds: float | None
     first: Request | None
     fault: StreamEnded | None = None
+    roused_in: int = 0
 
 
 class Streams:
@@ -57,23 +58,28 @@ class Streams:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         prepare: Callable[[Proxy], Awaitable[None]] | None = None,
-    ) -> None:
         on_health: Callable[[Proxy, str | None], None] | None = None,
+        on_written: Callable[[], None] | None = None,
+    ) -> None:
         """
         Serve what `publisher` publishes. `clock` must be the publisher's.
 
         `prepare` is awaited before a proxy is answered: for what is made for it alone. It may raise
         StreamEnded. `on_health` is told what agents report: what is wrong, None if nothing is.
+        `on_written` is called when no stream that the last wave has roused `is_writing` any more.
         """
         self._publisher = publisher
         self._observer = observer or SilentObserver()
         self._clock = clock
         self._wall_clock = wall_clock
         self._prepare = prepare
+        self._on_health = on_health
+        self._on_written = on_written
+        self._wave = 1
+        self._writing = 0
         self._framer = Framer()
         self._numbers = count(1)
         self._streams: dict[int, _Stream] = {}
-        self._on_health = on_health
         self._is_void: Callable[[str], bool] = _is_never_void
         self._void_text = ""
         self._admission = Admission(limits or StreamLimits(), clock)
@@ -113,6 +119,16 @@ class Streams:
         """Yield every stream with its session, oldest first, to be looked at only."""
         for stream in self._streams.values():
             yield stream.info, stream.member
+
+    def begin_wave(self) -> None:
+        """What is changed from now on is another wave; who has not written the last is slow."""
+        self._wave += 1
+        self._writing = 0
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a stream that was not slow before has still to write what the wave changed."""
+        return self._writing > 0
 
     @property
     def are_settled(self) -> bool:
@@ -188,6 +204,7 @@ class Streams:
         finally:
             del self._streams[stream.info.number]
             self._publisher.leave(stream.member)
+            self._rest(stream)
             self._observer.disconnected(stream.info, reason)
         if stream.fault is not None:
             raise stream.fault
@@ -211,8 +228,15 @@ class Streams:
         self, transport: Transport, variant: Variant, admitted: Admitted, only_type: str
     ) -> _Stream:
         wake = asyncio.Event()
+
+        def rouse() -> None:
+            if not stream.roused_in:
+                stream.roused_in = self._wave
+                self._writing += 1
+            wake.set()
+
         try:
-            member = self._publisher.join(admitted.proxy, variant, wake.set)
+            member = self._publisher.join(admitted.proxy, variant, rouse)
         except MeshError as error:
             raise StreamEnded(EndReason.INTERNAL, str(error)) from error
         verified = admitted.verified
@@ -225,7 +249,8 @@ class Streams:
             credential=verified.credential if verified is not None else "",
         )
         ends_at = verified.ends_at_epoch_seconds if verified is not None else None
-        return _Stream(info, member, transport, wake, only_type, ends_at, admitted.request)
+        stream = _Stream(info, member, transport, wake, only_type, ends_at, admitted.request)
+        return stream
 
     async def _converse(self, stream: _Stream) -> None:
         """Read and write until either ends; what went wrong is left in `stream.fault`."""
@@ -256,6 +281,10 @@ class Streams:
         return None if data is None else parse(stream.info.variant, data)[0]
 
     def _receive(self, stream: _Stream, request: Request) -> None:
+        if is_report(request):
+            if self._on_health is not None:
+                self._on_health(stream.info.proxy, reported_problem(request))
+            return
         effects = stream.member.receive(request, self._clock())
         if effects.added:
             self._observer.subscribed(stream.info, effects.type_url)
@@ -281,16 +310,13 @@ class Streams:
                 stream.fault = StreamEnded(EndReason.UNAUTHENTICATED, text)
                 return
             wake.clear()
-        if is_report(request):
-            if self._on_health is not None:
-                self._on_health(stream.info.proxy, reported_problem(request))
-            return
             now = self._clock()
             message = member.next_message(now)
             if message is None:
                 until = member.session.wake_at(now)
                 if left_seconds is not None:
                     until = min(now + left_seconds, until or math.inf)
+                self._rest(stream)
                 await _wait(wake, until, now)
                 continue
             try:
@@ -298,6 +324,14 @@ class Streams:
             except ConnectionError:
                 return
             del message  # an idle stream must not keep the last message alive
+
+    def _rest(self, stream: _Stream) -> None:
+        """Note that a stream has written all there was, or never will."""
+        wave, stream.roused_in = stream.roused_in, 0
+        if wave == self._wave:
+            self._writing -= 1
+            if not self._writing and self._on_written is not None:
+                self._on_written()
 
     def _left_seconds(self, stream: _Stream) -> float | None:
         """Return how long the credential of a stream is good for, None if for ever."""

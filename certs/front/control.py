@@ -75,6 +75,19 @@ class Close(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     name: str
 
 
+class WantsCertificates(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To the front: whether a connection is there for certificates only, as far as is known."""
+
+    name: str
+    is_all: bool
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """To the front: pass nothing on from such connections and take no new ones, or do so again."""
+
+    is_on: bool
+
+
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """To the front: the end of the socket pair that follows is meant."""
 
@@ -111,7 +124,7 @@ class Turned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     detail: str
 
 
-ToFront = Configure | Verdict | Close | Leave
+ToFront = Configure | Verdict | Close | WantsCertificates | Hold | Leave
 FromFront = Configured | Opened | Closed | Turned
 
 

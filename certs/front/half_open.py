@@ -9,6 +9,7 @@ newcomers; those are refused and come again.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_network
 
 
 class Turn(StrEnum):
@@ -76,3 +77,13 @@ class HalfOpens:
         self._count -= 1
         if not own:
             del self._by_address[entry.address]
+
+
+def network(host: str) -> str:
+    """Return what counts as one address: of IPv6 the /64, which everybody has whole."""
+    if ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((address, 64), strict=False))

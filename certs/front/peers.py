@@ -18,6 +18,7 @@ from pilothouse.certs.callers import (
     bearer_tokens,
     cluster_name,
 )
+from pilothouse.certs.front.half_open import network
 
 _PREFIX: Final = "unix-abstract:"
 
@@ -31,6 +32,8 @@ class Peer:
     certificate: ClientCertificate | None
     opened_at: float
     was_recognised: bool = False
+    wants_certificates: bool | None = None
+    """Whether it has asked for certificates and nothing else; None before its first call."""
 
 
 class Peers:
@@ -39,6 +42,10 @@ class Peers:
     def __init__(self) -> None:
         """Know nobody."""
         self._peers: dict[str, Peer] = {}
+        self.want_certificates = 0
+        """How many have asked for certificates and nothing else."""
+        self.on_wants: Callable[[str, bool], None] = _nobody
+        """Told the name of a connection when that changes."""
 
     def __len__(self) -> int:
         """Count the open connections."""
@@ -50,11 +57,24 @@ class Peers:
 
     def discard(self, name: str) -> None:
         """Forget a connection."""
-        self._peers.pop(name, None)
+        peer = self._peers.pop(name, None)
+        if peer is not None and peer.wants_certificates:
+            self.want_certificates -= 1
 
     def clear(self) -> None:
         """Forget all of them."""
         self._peers.clear()
+        self.want_certificates = 0
+
+    def wants(self, peer: Peer, certificates: bool) -> None:  # noqa: FBT001
+        """Note what a call of a connection is about; other things than certificates prevail."""
+        before = peer.wants_certificates
+        if before is certificates or before is False:
+            return
+        peer.wants_certificates = certificates
+        self.want_certificates += 1 if certificates else -bool(before)
+        if certificates or before:
+            self.on_wants(peer.name, certificates)
 
     def find(self, grpc_peer: str) -> Peer | None:
         """Return the connection that gRPC calls so."""
@@ -87,11 +107,24 @@ class CallerFinder:
         self._callers = callers
 
     async def __call__(self, context: CallContext) -> Caller:
-        """Return who makes a gRPC call. Raises: NotAuthenticated."""
-        return await self.caller(context.peer(), context.invocation_metadata() or ())
+        """Return who makes a call for a certificate. Raises: NotAuthenticated."""
+        return await self._caller(context.peer(), context.invocation_metadata() or ())
+
+    def arrived(self, context: CallContext) -> str:
+        """A call for a certificate has come; return the address whose turn it waits for."""
+        peer = self._peers.find(context.peer())
+        if peer is None:
+            return ""
+        self._peers.wants(peer, True)
+        return network(peer.address.rpartition(":")[0].strip("[]"))
 
     async def caller(self, grpc_peer: str, headers: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """Return who makes a call with these headers. Raises: NotAuthenticated."""
+        """Return who makes another call with these headers. Raises: NotAuthenticated."""
+        if (peer := self._peers.find(grpc_peer)) is not None:
+            self._peers.wants(peer, False)
+        return await self._caller(grpc_peer, headers)
+
+    async def _caller(self, grpc_peer: str, headers: Iterable[tuple[str, str | bytes]]) -> Caller:
         peer = self._peers.find(grpc_peer)
         if peer is None:
             raise NotAuthenticated
@@ -109,3 +142,7 @@ class CallerFinder:
 
 Recognise = Callable[[bytes], ClientCertificate]
 """Read a verified leaf (DER). Raises: CredentialRefused."""
+
+
+def _nobody(_name: str, _is_all: bool) -> None:  # noqa: FBT001
+    return

@@ -2,7 +2,8 @@
 The front itself: accepts, ends TLS, asks whether to let in, relays.
 
 It knows nothing of identities: the main process reads the certificate that the handshake verified
-and decides. It ends when the main process does, because then its socket pair does.
+and decides. It says, too, which connections give way to others, and when. The front ends when the
+main process does, because then its socket pair does.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from ipaddress import IPv6Address, ip_network
 from typing import Any, Final
 
 import msgspec
@@ -24,17 +24,19 @@ from pilothouse.certs.front.control import (
     Configure,
     Configured,
     FromFront,
+    Hold,
     Leave,
     Limits,
     Opened,
     ToFront,
     Turned,
     Verdict,
+    WantsCertificates,
     encode,
     read_frame,
 )
-from pilothouse.certs.front.half_open import HalfOpens, Turn
-from pilothouse.certs.front.relay import Side, join
+from pilothouse.certs.front.half_open import HalfOpens, Turn, network
+from pilothouse.certs.front.relay import Side, Stop, join
 from pilothouse.certs.front.tls import BadMaterial, server_context
 
 _SHUTDOWN_SECONDS: Final = 5.0
@@ -77,6 +79,9 @@ class Front:
         self._verdicts: dict[str, asyncio.Future[bool]] = {}
         self._open: dict[str, Side] = {}
         self._closed = asyncio.Event()
+        self._stop = Stop()
+        self._may_accept = asyncio.Event()
+        self._may_accept.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._turned: dict[str, int] = {}
         self._example = ("", "")
@@ -97,15 +102,12 @@ class Front:
                     self._tell(Configured(problem=self._configure(told)))
                     if accepting is None and self._context is not None:
                         accepting = asyncio.create_task(self._accept())
-                case Verdict() as told:
-                    waiting = self._verdicts.pop(told.name, None)
-                    if waiting is not None and not waiting.done():
-                        waiting.set_result(told.is_admitted)
                 case Leave():
                     was_told = True
-                case Close() as told:
-                    if (side := self._open.get(told.name)) is not None:
-                        side.close()
+                case Hold() as told:
+                    self._hold(told.is_on)
+                case Verdict() | Close() | WantsCertificates() as told:
+                    self._hear_of(told)
         for task in (telling, accepting):
             if task is not None:
                 task.cancel()
@@ -113,6 +115,26 @@ class Front:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._all_closed()
         return was_told
+
+    def _hear_of(self, told: Verdict | Close | WantsCertificates) -> None:
+        """Do what is told of one connection, which may have gone."""
+        if isinstance(told, Verdict):
+            waiting = self._verdicts.pop(told.name, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(told.is_admitted)
+            return
+        side = self._open.get(told.name)
+        if side is not None and isinstance(told, Close):
+            side.close()
+        elif side is not None and isinstance(told, WantsCertificates):
+            side.gives_way = told.is_all
+
+    def _hold(self, is_on: bool) -> None:  # noqa: FBT001
+        self._stop.turn(is_on)
+        if is_on:
+            self._may_accept.clear()  # a handshake takes more time than anything else here
+        else:
+            self._may_accept.set()
 
     async def _all_closed(self) -> None:
         while self._open:
@@ -148,6 +170,7 @@ class Front:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._may_accept.wait()
             try:
                 connection, address = await loop.sock_accept(self._listener)
             except OSError:  # out of descriptors, or the client has gone already
@@ -168,7 +191,7 @@ class Front:
             self._turn(Turn.DROPPED, shown, "too many unfinished handshakes")
             task.cancel()
 
-        entry = half_open.enter(_network(host), loop.time(), drop)
+        entry = half_open.enter(network(host), loop.time(), drop)
         if entry is None:
             connection.close()
             self._turn(Turn.REFUSED, shown, "too many unfinished handshakes")
@@ -183,7 +206,7 @@ class Front:
     ) -> None:
         """Take a connection from its first byte to where the relay runs by itself."""
         name = os.urandom(16).hex()
-        client = Side(lambda: self._lost(name), self._limits.buffer_bytes)
+        client = Side(lambda: self._lost(name), self._limits.buffer_bytes, self._stop)
         try:
             certificate = await self._handshake(connection, client)
         except (OSError, ssl.SSLError) as error:  # a timeout is an OSError
@@ -262,16 +285,6 @@ class Front:
 def _shown(address: Any) -> str:  # noqa: ANN401 (the system's)
     host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _network(host: str) -> str:
-    """Return what counts as one address: of IPv6 the /64, which everybody has whole."""
-    if ":" not in host:
-        return host
-    address = IPv6Address(host.partition("%")[0])
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ip_network((address, 64), strict=False))
 
 
 def _reason(error: BaseException) -> str:

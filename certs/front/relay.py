@@ -1,7 +1,8 @@
 """
 Two connections as one: what comes in on either is written to the other, as fast as that drains.
 
-Each direction holds a bounded buffer; whoever does not read stops only his own peer.
+Each direction holds a bounded buffer; whoever does not read stops only his own peer. Sides that
+give way pass nothing on while somebody else goes first.
 """
 
 import asyncio
@@ -9,13 +10,40 @@ from collections.abc import Callable
 from typing import cast
 
 
+class Stop:
+    """Where sides that give way wait."""
+
+    def __init__(self) -> None:
+        """Begin open."""
+        self._sides: list[Side] = []
+        self.is_on = False
+
+    def add(self, side: "Side") -> None:
+        """Let a side go on when this is off."""
+        self._sides.append(side)
+
+    def turn(self, is_on: bool) -> None:  # noqa: FBT001
+        """Turn on or off."""
+        self.is_on = is_on
+        if not is_on:
+            sides, self._sides = self._sides, []
+            for side in sides:
+                side.go_on()
+
+
 class Side(asyncio.Protocol):
     """One of the two; `on_lost` is called when it has gone. Reads nothing before `join`."""
 
-    def __init__(self, on_lost: Callable[[], None], buffer_bytes: int) -> None:
-        """Let `buffer_bytes` wait for this side at most, roughly."""
+    def __init__(
+        self, on_lost: Callable[[], None], buffer_bytes: int, stop: Stop | None = None
+    ) -> None:
+        """Let `buffer_bytes` wait for this side at most, roughly; `stop` is where it gives way."""
         self._on_lost = on_lost
         self._buffer_bytes = buffer_bytes
+        self._stop = stop or Stop()
+        self._is_stopped = False
+        self._is_other_full = False
+        self.gives_way = False
         self._transport: asyncio.Transport | None = None
         self._other: Side | None = None
         self._early: list[bytes] = []
@@ -37,8 +65,22 @@ class Side(asyncio.Protocol):
 
     def resume(self) -> None:
         """Read on."""
-        if self._transport is not None:
+        if self._transport is not None and not (self._is_stopped or self._is_other_full):
             self._transport.resume_reading()
+
+    def go_on(self) -> None:
+        """Pass on what waited here, and read on."""
+        self._is_stopped = False
+        self._flush()
+        self.resume()
+
+    def other_is_full(self, is_full: bool) -> None:  # noqa: FBT001
+        """Read no more until the other side has written what it has."""
+        self._is_other_full = is_full
+        if is_full:
+            self.pause()
+        else:
+            self.resume()
 
     def close(self) -> None:
         """Write what is left, then close."""
@@ -61,20 +103,26 @@ class Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
-        if self._other is not None:
-            self._other.write(data)
-        else:  # came with the end of the handshake, before reading could be paused
+        if self._other is None:  # came with the end of the handshake, before it could be paused
             self._early.append(data)
+        elif self.gives_way and self._stop.is_on:
+            self._early.append(data)
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._stop.add(self)
+                self.pause()
+        else:
+            self._other.write(data)
 
     def pause_writing(self) -> None:
         """Stop reading from the other side: this one is slower."""
         if self._other is not None:
-            self._other.pause()
+            self._other.other_is_full(True)
 
     def resume_writing(self) -> None:
         """Go on reading from the other side."""
         if self._other is not None:
-            self._other.resume()
+            self._other.other_is_full(False)
 
     def eof_received(self) -> bool:
         """Close: gRPC never ends one direction only."""
@@ -90,9 +138,13 @@ class Side(asyncio.Protocol):
     def joins(self, other: "Side") -> None:
         """Write what comes in here to `other`, and what has come in already."""
         self._other = other
-        for data in self._early:
-            other.write(data)
-        self._early.clear()
+        self._flush()
+
+    def _flush(self) -> None:
+        early, self._early = self._early, []
+        if self._other is not None:
+            for data in early:
+                self._other.write(data)
 
 
 def join(one: Side, other: Side) -> None:

@@ -23,6 +23,7 @@ from pilothouse.certs.front.control import (
     Configure,
     Configured,
     FromFront,
+    Hold,
     Leave,
     Limits,
     Material,
@@ -30,6 +31,7 @@ from pilothouse.certs.front.control import (
     ToFront,
     Turned,
     Verdict,
+    WantsCertificates,
     encode,
     read_frame,
 )
@@ -98,6 +100,8 @@ class TlsFront:
         self._listener = listener
         self._backend = backend
         self._peers = peers
+        self._is_held = False
+        peers.on_wants = self._tell_wants
         self._recognise = recognise
         self._observer = observer
         self._clock = clock
@@ -171,6 +175,13 @@ class TlsFront:
             self._tell(Close(name=name))
         return len(names)
 
+    def hold(self, is_on: bool) -> None:  # noqa: FBT001 (a callback's one fact)
+        """Keep requests for certificates back in the front, or let them go on."""
+        # Without such connections there is nothing to keep back, and nobody is bothered.
+        if is_on != self._is_held and (self._is_held or self._peers.want_certificates):
+            self._is_held = is_on
+            self._tell(Hold(is_on=is_on))
+
     async def stop(self) -> None:
         """End the front; it passes on what gRPC wrote last."""
         await self._reap()
@@ -210,6 +221,7 @@ class TlsFront:
     async def _reap(self) -> int | None:
         """Close the socket pair, upon which the front ends; return its exit code."""
         self._peers.clear()
+        self._is_held = False
         if self._configured is not None and not self._configured.done():
             self._configured.set_result(None)  # its successor will be given the new material
         self._tell(Leave())
@@ -233,6 +245,9 @@ class TlsFront:
     def _tell(self, message: ToFront) -> None:
         if self._writer is not None:
             self._writer.write(encode(message))
+
+    def _tell_wants(self, name: str, is_all: bool) -> None:  # noqa: FBT001
+        self._tell(WantsCertificates(name=name, is_all=is_all))
 
     async def _answer(self) -> None:
         """Answer until the front ends, or says what it may not."""

@@ -126,7 +126,7 @@ async def test_full_line_refuses_at_once() -> None:
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert server
         overloaded = [each for each in results if isinstance(each, SigningOverloaded)]
-        assert len(overloaded) == 40 - 8 - 3
+        assert len(overloaded) == 40 - 2 - 3
         assert all(isinstance(each, IssuedChain | SigningOverloaded) for each in results)
     finally:
         await pool.close()
