@@ -183,7 +183,12 @@ policies = st.lists(
 def test_composition_is_a_walk_from_wide_to_narrow(
     drawn: list[tuple[Any, ...]], namespace: str, port: int
 ) -> None:
-    """S-PA-1 to S-PA-3, told a second way: one list, walked from the mesh to the port."""
+    """
+    S-PA-1 to S-PA-3, told a second way: one list, walked from the mesh to the port.
+
+    S-SEL-1: of the root namespace and the workload's own, and no other. S-SEL-3: without a selector
+    all workloads of it, with one those that carry its labels and perhaps more.
+    """
     objects = [
         policy(f"p{number}", space, mode, labels, ports if labels else None, day)
         for number, (space, mode, labels, ports, day) in enumerate(drawn)

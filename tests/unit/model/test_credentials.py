@@ -82,7 +82,7 @@ def test_names_are_read_and_written(text: str, expected: CredentialName) -> None
     ],
 )
 def test_what_is_no_name_is_refused(text: str) -> None:
-    """Nobody's secret has two spellings; D-N-5: `invalid://` never resolves."""
+    """Nobody's secret has two spellings; D-N-5: `invalid://` never resolves; D-N-6: nor `sds://`."""
     with pytest.raises(BadName):
         CredentialName.parse(text)
 

@@ -228,6 +228,44 @@ def test_the_table_of_a_detected_permissive_port() -> None:
     )
 
 
+ISTIOS = ("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2")
+
+
+@pytest.mark.parametrize(
+    ("mode", "protocol", "rows"),
+    [
+        (MtlsMode.PERMISSIVE, Protocol.HTTP, [(True, "tls", ISTIOS, True), (True, "raw_buffer")]),
+        (
+            MtlsMode.PERMISSIVE,
+            Protocol.TCP,
+            [(False, "tls", ISTIOS, True), (False, "tls"), (False, "raw_buffer")],
+        ),
+        (MtlsMode.STRICT, Protocol.HTTP, [(True, "tls", (), True)]),
+        (MtlsMode.STRICT, Protocol.TCP, [(False, "tls", (), True)]),
+        (
+            MtlsMode.STRICT,
+            Protocol.AUTO,
+            [
+                (True, "tls", ("istio-http/1.0", "istio-http/1.1", "istio-h2"), True),
+                (False, "tls", (), True),
+            ],
+        ),
+        (MtlsMode.DISABLE, Protocol.HTTP, [(True,)]),
+        (MtlsMode.DISABLE, Protocol.TCP, [(False,)]),
+    ],
+)
+def test_the_other_tables(mode: MtlsMode, protocol: Protocol, rows: list[Any]) -> None:
+    """
+    S-PA-5, S-PA-6, S-PA-7: declared ports, and a detected one that takes mutual TLS only.
+
+    S-PA-14: nor has a STRICT port a row for a kubelet's probes; they are rewritten to the agent.
+    """
+    assert chain_rows(mode, protocol) == tuple(Row(*row) for row in rows)
+    assert chain_rows(mode, {Protocol.HTTP: Protocol.GRPC, Protocol.TCP: Protocol.HTTPS}.get(
+        protocol, protocol
+    )) == chain_rows(mode, protocol)  # fmt: skip
+
+
 def test_a_proxy_without_certificates_keeps_strict_ports_closed() -> None:
     """Fail closed: the port's own chain leads nowhere, so that no other chain takes it."""
     graph = mesh_of(
