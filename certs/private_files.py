@@ -16,27 +16,34 @@ _OTHERS: Final = 0o077
 
 
 class NotPrivate(SourceError):
-    """Other users may read a directory that holds keys."""
+    """Other users may read a directory that holds keys; `problem` says why and what to do."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, problem: str) -> None:
         """Keep the directory."""
-        super().__init__(directory)
+        super().__init__(directory, problem)
         self.directory = directory
+        self.problem = problem
 
     def __str__(self) -> str:
         """Say what to do."""
-        return f"{self.directory} holds keys, but other users may read it; run chmod 700 on it."
+        return f"{self.directory} holds keys, but {self.problem}"
 
 
 def make_private_directory(directory: Path) -> None:
     """
     Make a directory of mode 0700 if there is none.
 
-    Raises: NotPrivate: It is there and open to others. OSError: It cannot be made.
+    Raises: NotPrivate: It is there and open to others, or theirs. OSError: It cannot be made.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_mode & _OTHERS:
-        raise NotPrivate(directory)
+    found = directory.stat()
+    if found.st_mode & _OTHERS:
+        raise NotPrivate(directory, "other users may read it; run chmod 700 on it.")
+    if found.st_uid != os.geteuid():
+        # Only root gets here; somebody else made it, perhaps where everybody may.
+        raise NotPrivate(
+            directory, f"it belongs to user {found.st_uid}; run chown on it, or run as that user."
+        )
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -146,9 +146,7 @@ class RootStore:
         except BaseException as failure:
             _unlock(lock)
             if isinstance(failure, NotPrivate):
-                raise BadRoot(
-                    directory, "other users may read it; run chmod 700 on it."
-                ) from failure
+                raise BadRoot(directory, failure.problem) from failure
             if isinstance(failure, BadMaterial):
                 raise BadRoot(directory, f"{failure}.") from failure
             if isinstance(failure, OSError):

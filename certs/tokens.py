@@ -162,9 +162,7 @@ class TokenStore:
             finally:
                 os.close(lock)
         except NotPrivate as failure:
-            raise BadTokens(self._directory, "other users may read it; run chmod 700 on it.") from (
-                failure
-            )
+            raise BadTokens(self._directory, failure.problem) from failure
         except OSError as failure:
             raise BadTokens(self._directory, f"{failure.strerror or failure}.") from failure
 
