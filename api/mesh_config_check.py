@@ -73,10 +73,27 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         path = "defaultConfig.connectionSettings"
         yield from check_connection_settings(own.connection_settings, path)
     yield from _check_tls(config)
+    yield from _check_visibility(config)
     yield from chain.from_iterable(
         _check_roots(data, f"caCertificates[{index}]")
         for index, data in enumerate(config.ca_certificates)
     )
+
+
+def _check_visibility(config: MeshConfig) -> Iterator[Problem]:
+    wanted, path = config.service_entry_visibility, "serviceEntryVisibility"
+    if wanted is None:
+        return
+    if not wanted.apply_to_sidecars:
+        message = "Without applyToSidecars it is for proxies that are not served here."
+        remedy = "Set applyToSidecars, or use exportTo."
+        yield warning(path, message, remedy, "FieldNotTranslated")
+    for index, policy in enumerate(wanted.policies):
+        for number, rule in enumerate(policy.matching_rules):
+            if rule.namespace_selector is None:
+                at = f"{path}.policies[{index}].matchingRules[{number}]"
+                message = "A rule without a namespaceSelector matches nothing, nor does its policy."
+                yield warning(at, message, "Add one; {} matches every namespace.")
 
 
 def _check_roots(data: CertificateData, path: str) -> Iterator[Problem]:

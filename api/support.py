@@ -242,12 +242,11 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
         "inbound_traffic_policy inbound_cluster_stat_name outbound_cluster_stat_name tls_defaults "
         "access_log_file access_log_format access_log_encoding disable_envoy_listener_log "
         "default_traffic_policy locality_lb_setting zone_aware_lb_setting service_settings "
-        "enable_auto_mtls mesh_mtls ca_certificates",
+        "enable_auto_mtls mesh_mtls ca_certificates service_entry_visibility",
         elsewhere="config_sources certificates ca",
         not_yet="hbone_idle_timeout ingress_class ingress_service ingress_controller_mode "
         "ingress_selector enable_tracing enable_envoy_access_log_service "
-        "service_scope_configs enable_prometheus_merge extension_providers default_providers "
-        "service_entry_visibility",
+        "service_scope_configs enable_prometheus_merge extension_providers default_providers",
         no_effect={
             "verify_certificate_at_client": "it is deprecated and Istio ignores it",
         },
@@ -269,11 +268,9 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     mesh_config.ServiceScope: _fields(not_yet="namespace_selector services_selector scope"),
     mesh_config.ConfigSource: _fields(elsewhere="address tls_settings subscribed_resources"),
     mesh_config.DefaultProviders: _fields(not_yet="tracing metrics access_logging"),
-    mesh_config.ServiceEntryVisibility: _fields(
-        not_yet="default_visibility apply_to_sidecars policies"
-    ),
-    mesh_config.VisibilityPolicy: _fields(not_yet="visibility matching_rules"),
-    mesh_config.VisibilityRule: _fields(not_yet="namespace_selector"),
+    mesh_config.ServiceEntryVisibility: _fields("default_visibility apply_to_sidecars policies"),
+    mesh_config.VisibilityPolicy: _fields("visibility matching_rules"),
+    mesh_config.VisibilityRule: _fields("namespace_selector"),
     structs.LabelSelector: _fields("match_labels match_expressions"),
     structs.LabelRequirement: _fields("key operator values"),
     mesh_config.DefaultProxyConfig: _fields(

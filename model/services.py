@@ -14,6 +14,7 @@ from pilothouse.api.service_entry import ServiceEntry
 from pilothouse.api.sessions import session_of
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
+from pilothouse.model.entry_visibility import capped
 from pilothouse.model.inputs import SERVICE_ENTRIES, SERVICES
 from pilothouse.model.kubernetes_services import kubernetes_service
 from pilothouse.model.mesh import mesh_config
@@ -57,13 +58,15 @@ def entry_services(ctx: Ctx, key: ObjectKey) -> tuple[Service, ...]:
     resolution = _RESOLUTIONS[spec.resolution]
     selector = spec.workload_selector
     preferred = distribution(ctx, row.meta)
+    wanted = spec.export_to or ctx.get(mesh_config, None).default_service_export_to
+    export_to = capped(ctx, Source.of(row.meta), wanted)
     return tuple(
         Service(
             key=ServiceKey(Registry.EXTERNAL, key.namespace, key.name, host.lower()),
             ports=_entry_ports(row),
             resolution=resolution,
             vips=tuple(_without_full_mask(address) for address in spec.addresses),
-            export_to=spec.export_to or ctx.get(mesh_config, None).default_service_export_to,
+            export_to=export_to,
             age_order=row.meta.age_order,
             source=Source.of(row.meta),
             selector=tuple(sorted(selector.labels.items())) if selector else None,
