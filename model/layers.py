@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 from pilothouse.model.resource import Resource, content_version
-from pilothouse.model.sharding import shard_of
+from pilothouse.model.sharding import Place, Sharding
 
 
 class ResourceLayer(Mapping[str, Resource]):
@@ -28,9 +28,9 @@ class ResourceLayer(Mapping[str, Resource]):
         )
 
     @property
-    def shards(self) -> "tuple[ResourceLayer, ...]":
+    def shards(self) -> "Mapping[Place, ResourceLayer]":
         """The pieces it comes in: itself."""
-        return (self,)
+        return {_WHOLE: self}
 
     def __getitem__(self, name: str) -> Resource:
         """Return the resource of that name."""
@@ -57,24 +57,36 @@ class ResourceLayer(Mapping[str, Resource]):
         return hash(self.version)
 
 
+_WHOLE = Place(0, 0)
+NO_RESOURCES = ResourceLayer()
+
+
 class ShardedLayer(Mapping[str, Resource]):
     """
-    A large layer in shards, each of which holds the names whose key falls into it.
+    A large layer in shards, each of which holds the names whose host belongs there.
 
-    `key_of` gives the key of a name, for any text. Names come in order within each shard.
+    `host_of` gives the host of a name, for any text. Names come in order within each shard.
     """
 
-    __slots__ = ("_count", "_key_of", "shards", "version")
+    __slots__ = ("_count", "_host_of", "_sharding", "shards", "version")
 
-    def __init__(self, shards: tuple[ResourceLayer, ...], key_of: Callable[[str], str]) -> None:
-        """Join shards; their number is a power of two."""
+    def __init__(
+        self,
+        shards: Mapping[Place, ResourceLayer],
+        sharding: Sharding,
+        host_of: Callable[[str], str],
+    ) -> None:
+        """Join shards."""
         self.shards = shards
-        self.version = content_version("".join([shard.version for shard in shards]).encode())
-        self._key_of = key_of
-        self._count = sum(map(len, shards))
+        self.version = content_version(
+            "".join([shard.version for shard in shards.values()]).encode()
+        )
+        self._sharding = sharding
+        self._host_of = host_of
+        self._count = sum(map(len, shards.values()))
 
     def _shard(self, name: str) -> ResourceLayer:
-        return self.shards[shard_of(self._key_of(name), len(self.shards))]
+        return self.shards.get(self._sharding.place(self._host_of(name)), NO_RESOURCES)
 
     def __getitem__(self, name: str) -> Resource:
         """Return the resource of that name."""
@@ -86,7 +98,7 @@ class ShardedLayer(Mapping[str, Resource]):
 
     def __iter__(self) -> Iterator[str]:
         """Yield names, shard by shard."""
-        return chain.from_iterable(self.shards)
+        return chain.from_iterable(self.shards.values())
 
     def __len__(self) -> int:
         """Count resources."""

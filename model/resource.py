@@ -78,21 +78,25 @@ class Resource:
         data: bytes | tuple[bytes, ...],
         sources: tuple[ConfigRef, ...] = (),
         endpoints_name: str | None = None,
+        *,
+        version: str | None = None,
     ) -> None:
         """
         Frame `data`, an encoded message of `type_url`.
 
         Given in pieces it stays in pieces, so that large resources share what they have in common.
+        `version` is the hash of the content, or what stands for it; None to work it out.
         """
         self.type_url = type_url
         self.name = name
         self.sources = sources
         self.endpoints_name = endpoints_name
-        whole = data if isinstance(data, bytes) else b"".join(data)
-        self.version = content_version(whole)
-        head = field(1, type_url.encode()) + b"\x12" + varint(len(whole))
-        self._framed = head + whole if isinstance(data, bytes) else (head, *data)
-        self.size_bytes = len(head) + len(whole)
+        pieces = (data,) if isinstance(data, bytes) else data
+        self.version = version or content_version(b"".join(pieces))
+        size = sum(map(len, pieces))
+        head = field(1, type_url.encode()) + b"\x12" + varint(size)
+        self._framed = head + data if isinstance(data, bytes) else (head, *data)
+        self.size_bytes = len(head) + size
         self.sotw_head = b"\x12" + varint(self.size_bytes)
         # Resource{version=1, resource=2 (Any), name=3}: fields may come in any order.
         inner = field(3, name.encode()) + field(1, self.version.encode())

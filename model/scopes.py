@@ -19,7 +19,7 @@ from pilothouse.model.mesh import mesh_config
 from pilothouse.model.protocols import Protocol, declared_protocol
 from pilothouse.model.routing import Clients, needed_hosts
 from pilothouse.model.services import Resolution, Service, catalog
-from pilothouse.model.sharding import sharded
+from pilothouse.model.sharding import Sharded
 from pilothouse.model.visibility import EVERYWHERE, is_discovered, is_exported
 
 EXPLICIT_PROXY = "HTTP_PROXY"
@@ -266,9 +266,9 @@ def _with_more_ports(service: Service, other: Service) -> Service:
 
 
 @query
-def service_shards(ctx: Ctx, scope: Scope) -> dict[int, tuple[Service, ...]]:
+def service_shards(ctx: Ctx, scope: Scope) -> Sharded[Service]:
     """Return the services of a scope in shards by host, each in the order of all."""
-    return sharded(ctx.get(scope_services, scope), lambda service: service.host)
+    return Sharded(ctx.get(scope_services, scope), lambda service: service.host)
 
 
 class HostQuestion(NamedTuple):

@@ -2,14 +2,17 @@
 Which names differ between two sets of resources.
 
 Computed once per class and commit, so that each session of the class looks only at what changed.
-Layers and shards that are the same in both sets are not looked into, and layers that many classes
+Layers and shards that are the same in both sets are not looked into, and those that many classes
 have in common are compared once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from pilothouse.model.layers import Layer, ResourceSet
+from pilothouse.model.layers import NO_RESOURCES, Layer, ResourceLayer, ResourceSet
 from pilothouse.model.resource import Resource
+from pilothouse.model.sharding import Place
+
+Shards = Mapping[Place, ResourceLayer]
 
 
 class Comparison:
@@ -37,18 +40,19 @@ class Comparison:
             return ()
         found = self._differing.get((before, after))
         if found is None:
-            found = self._differing[before, after] = _in_shards(before, after)
+            names = self._in_shards(before.shards, after.shards)
+            found = self._differing[before, after] = tuple(dict.fromkeys(names))
         return found
 
-
-def _in_shards(before: Layer, after: Layer) -> tuple[str, ...]:
-    if len(before.shards) != len(after.shards):
-        return differing(before, after, (*after, *before))
-    found: dict[str, None] = {}
-    for old, new in zip(before.shards, after.shards, strict=True):
-        if old.version != new.version:
-            found.update(dict.fromkeys(differing(old, new, (*new, *old))))
-    return tuple(found)
+    def _in_shards(self, before: Shards, after: Shards) -> Iterator[str]:
+        for place in dict.fromkeys((*after, *before)):
+            old, new = before.get(place, NO_RESOURCES), after.get(place, NO_RESOURCES)
+            if old is new or old.version == new.version:
+                continue
+            found = self._differing.get((old, new))
+            if found is None:
+                found = self._differing[old, new] = differing(old, new, (*new, *old))
+            yield from found
 
 
 def differing(

@@ -37,6 +37,7 @@ from pilothouse.model.proxies import CertificateSource
 from pilothouse.model.resource import CDS, Resource
 from pilothouse.model.scopes import Scope, service_shards
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
+from pilothouse.model.sharding import Place, Shared, shared
 from pilothouse.translators.envoy.cluster_findings import (
     closed_for_tls,
     unused_tunnel,
@@ -116,27 +117,32 @@ class ClusterShardKey(NamedTuple):
     """The clusters of one shard of a scope's services."""
 
     view: ClusterView
-    shard: int
+    place: Place
 
 
 @query
 def outbound_clusters(ctx: Ctx, view: ClusterView) -> ShardedLayer:
     """Return the outbound clusters of a scope (CL-01)."""
-    shards = range(len(ctx.get(service_shards, view.scope)))
-    layers = [ctx.get(cluster_shard, ClusterShardKey(view, shard)) for shard in shards]
-    return ShardedLayer(tuple(layers), ClusterName.host_of)
+    shards = ctx.get(service_shards, view.scope)
+    layers = {
+        place: ctx.get(cluster_layer, ctx.get(cluster_keys, ClusterShardKey(view, place)))
+        for place in shards
+    }
+    return ShardedLayer(layers, shards.sharding, ClusterName.host_of)
 
 
 @query
-def cluster_shard(ctx: Ctx, key: ClusterShardKey) -> ResourceLayer:
-    """Return the clusters of a shard of services, in service order (CL-01)."""
-    view = key.view
-    return ResourceLayer(
-        cluster
-        for owner in ctx.item(service_shards, view.scope, key.shard) or ()
-        for cluster_key in _cluster_keys(ctx, view, owner)
-        if (cluster := ctx.get_or_none(outbound_cluster, cluster_key)) is not None
-    )
+def cluster_keys(ctx: Ctx, key: ClusterShardKey) -> Shared[ClusterKey]:
+    """Return which clusters a shard of services has, in service order (CL-01)."""
+    services = ctx.item(service_shards, key.view.scope, key.place) or ()
+    return shared(each for owner in services for each in _cluster_keys(ctx, key.view, owner))
+
+
+@query
+def cluster_layer(ctx: Ctx, keys: Shared[ClusterKey]) -> ResourceLayer:
+    """Return the clusters of some keys, once for all scopes that have them in one shard."""
+    found = (ctx.get_or_none(outbound_cluster, each) for each in keys.members)
+    return ResourceLayer(each for each in found if each is not None)
 
 
 def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[ClusterKey]:

@@ -6,6 +6,8 @@ in as bytes, shard by shard, so a changed VirtualService encodes one virtual hos
 few beside it.
 """
 
+from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from pilothouse._pb.envoy.config.route.v3 import route_components_pb2, route_pb2
@@ -21,9 +23,9 @@ from pilothouse.model.names import (
     RouteName,
 )
 from pilothouse.model.proxy_settings import RouteHeaders
-from pilothouse.model.resource import RDS, Resource, field
+from pilothouse.model.resource import RDS, Resource, content_version, field
 from pilothouse.model.scopes import Scope, clients_name_ports
-from pilothouse.model.sharding import sharded
+from pilothouse.model.sharding import Place, Sharded
 from pilothouse.translators.envoy.encoding import encode
 from pilothouse.translators.envoy.route_actions import disable_timeout
 from pilothouse.translators.envoy.unknown_hosts import unknown_hosts_route
@@ -44,69 +46,79 @@ MAX_DIRECT_RESPONSE_BYTES = 1024 * 1024
 @query
 def route_configuration(ctx: Ctx, asked: RouteQuestion) -> Resource | None:
     """Splice a route configuration; None if nothing in the scope has that name."""
-    shards = ctx.get(plan_shards, asked)
-    if not shards:
+    if ctx.get(virtual_host_plan, asked) is None:
         return None
     scope, name = asked.view.scope, RouteName.parse(asked.name)
     names_ports = name.is_http_proxy or clients_name_ports(ctx, scope, name.port, name.pipe)
-    parts = [encode(_header(asked.name, ignores_port=not names_ports))]
-    spliced = [ctx.get(encoded_hosts, PlanShardKey(asked, shard)) for shard in shards]
-    parts.extend(part for each in spliced for part in each.parts)
+    shards = ctx.get(plan_shards, asked)
+    spliced = [ctx.get(encoded_hosts, PlanShardKey(asked, place)) for place in shards]
+    ends = [_header(asked.name, not names_ports)]
     if not any(each.takes_all for each in spliced):
-        parts.append(field(2, _catch_all(ctx, scope, asked.view.headers)))
+        ends.append(field(2, _catch_all(ctx, scope, asked.view.headers)))
+    parts = (ends[0], *chain.from_iterable(each.parts for each in spliced), *ends[1:])
+    # The shards' versions stand for what is in them, which is large.
+    version = content_version(b"".join((*ends, *(each.version for each in spliced))))
     refs = dict.fromkeys(ref for each in spliced for ref in each.sources)
-    return Resource(RDS, asked.name, tuple(parts), tuple(refs))
+    return Resource(RDS, asked.name, parts, tuple(refs), version=version)
 
 
 class PlanShardKey(NamedTuple):
     """Some of the virtual hosts of a route configuration."""
 
     asked: RouteQuestion
-    shard: int
+    place: Place
 
 
 class EncodedHosts(NamedTuple):
-    """Virtual hosts in bytes, and who wrote their routes; `takes_all` tells one of any domain."""
+    """Virtual hosts in bytes, their version and writers; `takes_all` tells one of any domain."""
 
     parts: tuple[bytes, ...]
+    version: bytes
     sources: tuple[ConfigRef, ...]
     takes_all: bool
 
 
 @query
-def plan_shards(ctx: Ctx, asked: RouteQuestion) -> dict[int, tuple[VirtualHostKey, ...]]:
+def plan_shards(ctx: Ctx, asked: RouteQuestion) -> Sharded[VirtualHostKey]:
     """Return the plan of a route configuration in shards by host; none without a plan."""
     keys = ctx.get(virtual_host_plan, asked)
-    return {} if keys is None else sharded(keys, lambda key: key.name.host)
+    return Sharded(keys or (), lambda key: key.name.host)
 
 
 @query
 def encoded_hosts(ctx: Ctx, key: PlanShardKey) -> EncodedHosts:
     """Encode a shard of virtual hosts, so that a changed one leaves other shards alone."""
-    keys = ctx.item(plan_shards, key.asked, key.shard) or ()
-    parts = [
+    keys = ctx.item(plan_shards, key.asked, key.place) or ()
+    found = (
         ctx.get_or_none(scoped_virtual_host if each.scope else virtual_host, each) for each in keys
-    ]
+    )
+    parts = tuple(part for part in found if part is not None)
     services = dict.fromkeys(service for each in keys for service in each.virtual_services)
     refs = dict.fromkeys(ref for each in services for ref in ctx.get(writers, each))
     return EncodedHosts(
-        tuple(part for part in parts if part is not None),
+        parts,
+        content_version(b"".join(parts)).encode(),
         tuple(refs),
         any(ANY_DOMAIN in each.domains for each in keys),
     )
 
 
-def _header(name: str, *, ignores_port: bool) -> route_pb2.RouteConfiguration:
+@lru_cache(maxsize=1024)
+def _header(name: str, ignores_port: bool) -> bytes:  # noqa: FBT001
     header = route_pb2.RouteConfiguration(name=name, ignore_port_in_host_matching=ignores_port)
     header.validate_clusters.SetInParent()
     header.max_direct_response_body_size_bytes.value = MAX_DIRECT_RESPONSE_BYTES
-    return header
+    return encode(header)
 
 
 def _catch_all(ctx: Ctx, scope: Scope, headers: RouteHeaders) -> bytes:
     if ctx.get(looks_up_unknown, scope):
         return encode(unknown_hosts_route(headers))
-    unknown = ctx.get(unknown_destination, scope)
+    return _fixed_catch_all(ctx.get(unknown_destination, scope), headers)
+
+
+@lru_cache(maxsize=64)
+def _fixed_catch_all(unknown: str, headers: RouteHeaders) -> bytes:
     is_open = unknown != BLACK_HOLE_CLUSTER
     name = ALLOW_ANY_VIRTUAL_HOST if is_open else BLOCK_ALL_VIRTUAL_HOST
     host = route_components_pb2.VirtualHost(

@@ -6,7 +6,7 @@ from xds_model import resource
 
 from pilothouse.model.layers import ResourceLayer, ResourceSet, ShardedLayer
 from pilothouse.model.resource import CDS
-from pilothouse.model.sharding import shard_count, shard_of
+from pilothouse.model.sharding import Sharded, shard_count
 from pilothouse.xds.changes import Comparison
 
 rows = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("12"), max_size=5)
@@ -17,16 +17,22 @@ def layer_of(found):
     return ResourceLayer(resource(CDS, name, text) for name, text in found.items())
 
 
-def sharded(found, count):
-    """Return a layer of the same content in shards."""
-    shards = [{} for _ in range(count)]
-    for name, text in found.items():
-        shards[shard_of(name, count)][name] = text
-    return ShardedLayer(tuple(map(layer_of, shards)), str)
+HOSTS = [f"h{number}.{domain}" for number in range(60) for domain in ("a", "b", "c")]
+
+
+def sharded(found, others):
+    """Return a layer of the same content in as many shards as so many more hosts need."""
+    members = Sharded([*found, *HOSTS[:others]], str)
+    shards = {
+        place: layer_of({name: found[name] for name in names if name in found})
+        for place, names in members.items()
+    }
+    return ShardedLayer(shards, members.sharding, str)
 
 
 layers = st.lists(
-    st.one_of(rows.map(layer_of), st.builds(sharded, rows, st.sampled_from([1, 2, 4]))), max_size=4
+    st.one_of(rows.map(layer_of), st.builds(sharded, rows, st.sampled_from([0, 40, 180]))),
+    max_size=4,
 ).map(lambda made: ResourceSet(tuple(made)))
 
 
@@ -49,10 +55,10 @@ def test_unknown_sets_differ_in_everything():
     assert Comparison().changed_names(made, None) == ("a",)
 
 
-@given(rows, st.sampled_from([1, 2, 4, 8]))
-def test_shards_hold_what_one_piece_would(found, count):
+@given(rows, st.sampled_from([0, 40, 100, 180]))
+def test_shards_hold_what_one_piece_would(found, others):
     """A sharded layer has the names of all its shards, and finds each; nothing else."""
-    whole, layer = layer_of(found), sharded(found, count)
+    whole, layer = layer_of(found), sharded(found, others)
     assert dict(layer) == dict(whole)
     assert len(layer) == len(whole)
     assert all((name in layer) == (name in whole) for name in ["", "a", "b|c", "é", *whole])
