@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -133,10 +133,12 @@ class BookinfoMesh:
         for envoy in self.envoys.values():
             envoy.child.raise_if_ended()
 
-    async def restart_control_plane(self) -> None:
+    async def restart_control_plane(self, meanwhile: Callable[[], None] | None = None) -> None:
         """Kill the control plane as a crash would, and start another on the same port."""
         if self._control_plane is not None:
             await self._control_plane.kill()
+        if meanwhile is not None:
+            meanwhile()
         await self._start_control_plane()
 
     def write(self, name: str, text: str) -> None:
