@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from pilothouse.errors import MeshError
-from pilothouse.runtime import memory
+from pilothouse.runtime import descriptors, memory
 from pilothouse.runtime.addresses import InvalidSetting
 from pilothouse.runtime.control_plane import ControlPlane
 from pilothouse.runtime.logs import configure_logs
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     configure_logs(settings.log_level, settings.log_format)
+    descriptors.take_all()
     memory.tune_allocator()
     memory.tune_collector()
     with asyncio.Runner(loop_factory=memory.loop_factory()) as runner:
