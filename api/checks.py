@@ -30,6 +30,7 @@ CHECKS: Final[dict[str, Callable[[Any], Iterator[Problem]]]] = {
     "EndpointSlice": kubernetes_check.check_endpoint_slice,
     "Endpoints": kubernetes_check.check_endpoints,
     "Pod": kubernetes_check.check_pod,
+    "Secret": kubernetes_check.check_secret,
     "MeshConfig": mesh_config_check.check,
     "MeshNetworks": mesh_networks.check,
 }

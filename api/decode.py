@@ -29,7 +29,14 @@ _KNOWN_STATUS: Final = {
 }
 """Kind -> the list in its status that is read, and the fields of its items."""
 _ISTIO_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
-_OF_A_MESH: Final = ("gateway.networking.k8s.io",)
+_MULTI_CLUSTER: Final = "multicluster.x-k8s.io"
+_OF_A_MESH: Final = ("gateway.networking.k8s.io", _MULTI_CLUSTER)
+_INSTEAD: Final = {
+    # Istio reads them only where it is told to (traffic.md K8-21).
+    _MULTI_CLUSTER: "Services of one name in several clusters are one anyway; serviceSettings in"
+    " the mesh config keeps one within its cluster."
+}
+"""What to do instead of an object of a group that is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +266,7 @@ def _unknown_kind(document: dict[str, Any]) -> Decoded:
         return _broken(ref.at("kind"), "UnknownKind", message, remedy)
     severity = Severity.WARNING if group in _OF_A_MESH else Severity.INFO
     message = f"{name} ({api_version}) is not read by this version."
-    finding = Finding(severity, "KindIgnored", ref, message)
+    finding = Finding(severity, "KindIgnored", ref, message, _INSTEAD.get(group, ""))
     return Decoded(ref, None, (finding,))
 
 

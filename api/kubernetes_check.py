@@ -5,11 +5,14 @@ Files are not checked by an API server, so the few that matter for traffic are c
 """
 
 from collections.abc import Iterator
+from typing import Final
 
-from pilothouse.api import names
-from pilothouse.api.kubernetes_core import Endpoints, EndpointSlice, Pod, Service
-from pilothouse.api.problem import Problem, port
+from pilothouse.api import names, paths
+from pilothouse.api.kubernetes_core import Endpoints, EndpointSlice, Pod, Secret, Service
+from pilothouse.api.problem import Problem, port, warning
 from pilothouse.api.sessions import check_sessions
+
+REMOTE_CLUSTER_LABEL: Final = "istio/multiCluster"
 
 
 def check_service(row: Service) -> Iterator[Problem]:
@@ -46,6 +49,19 @@ def check_endpoints(row: Endpoints) -> Iterator[Problem]:
             yield from _ip(address.ip, f"{at}.addresses[{number}].ip")
         for number, address in enumerate(subset.not_ready_addresses):
             yield from _ip(address.ip, f"{at}.notReadyAddresses[{number}].ip")
+
+
+def check_secret(row: Secret) -> Iterator[Problem]:
+    """Yield a warning for what istiod reaches other clusters by (K8-22), whatever its values."""
+    if row.meta.labels.get(REMOTE_CLUSTER_LABEL) == "true":
+        names = ", ".join(sorted({*row.data, *row.string_data})) or "the cluster"
+        yield warning(
+            paths.child("metadata.labels", REMOTE_CLUSTER_LABEL),
+            f"Clusters are not reached by kubeconfigs in this version; nothing is known of {names}"
+            " by this Secret.",
+            "Start the server with --remote-cluster NAME=DIR, a directory of its objects.",
+            "FieldNotTranslated",
+        )
 
 
 def check_pod(row: Pod) -> Iterator[Problem]:

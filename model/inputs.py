@@ -43,6 +43,7 @@ from pilothouse.model.topology_labels import NETWORK_LABEL
 from pilothouse.model.trust import FetchedBundle, TrustBundle
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
+IMPORTED_LABEL: Final = "multicluster.kubernetes.io/service-name"
 THE_MESH: Final = ObjectKey("", "mesh")
 
 
@@ -113,8 +114,14 @@ def _lists_names(_key: ObjectKey, row: ServiceEntry) -> Iterator[Hashable]:
         yield True
 
 
+def service_of_slice(row: EndpointSlice) -> str:
+    """Return the name of the service whose endpoints a slice lists, if it is one's (K8-12)."""
+    # One that was copied from another cluster for a ServiceImport is nobody's here.
+    return "" if IMPORTED_LABEL in row.meta.labels else row.meta.labels.get(SERVICE_LABEL, "")
+
+
 def _slice_service(key: ObjectKey, row: EndpointSlice) -> Iterator[Hashable]:
-    service = row.meta.labels.get(SERVICE_LABEL)
+    service = service_of_slice(row)
     if service:
         yield ObjectKey(key.namespace, service, key.cluster)
 

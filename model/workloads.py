@@ -18,9 +18,9 @@ from pilothouse.model.inputs import (
     ENDPOINTS,
     PODS,
     SERVICE_ENTRIES,
-    SERVICE_LABEL,
     SERVICES,
     WORKLOAD_ENTRIES,
+    service_of_slice,
 )
 from pilothouse.model.kubernetes_services import service_in_cluster
 from pilothouse.model.mesh import known_clusters
@@ -144,7 +144,7 @@ def _listing(ctx: Ctx, proxy: Proxy) -> Iterator[Service]:
     for ip in proxy.ips:
         place = placed(ip, cluster)
         for row in ctx.where(ENDPOINT_SLICES, "address", place):
-            owner = row.meta.labels.get(SERVICE_LABEL)
+            owner = service_of_slice(row)
             if owner:
                 names.add(ObjectKey(row.meta.namespace, owner, cluster))
         names.update(row.meta.key for row in ctx.where(ENDPOINTS, "address", place))
@@ -187,7 +187,7 @@ def _listed_number(ctx: Ctx, proxy: Proxy, service: Service, port: Port) -> int 
         if service.is_kubernetes:
             place = placed(ip, cluster_of_proxy(ctx, proxy))
             for row in ctx.where(ENDPOINT_SLICES, "address", place):
-                if row.meta.labels.get(SERVICE_LABEL) != owner.name:
+                if service_of_slice(row) != owner.name:
                     continue
                 for listed in row.ports or ():
                     if (listed.name or "") == port.name and row.meta.namespace == owner.namespace:

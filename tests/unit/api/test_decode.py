@@ -238,6 +238,8 @@ def test_every_version_of_every_kind_is_found() -> None:
         ({"apiVersion": "networking.istio.io/v1", "kind": "VirtualServce"}, "UnknownKind", 30),
         ({"apiVersion": "apps/v1", "kind": "Deployment"}, "KindIgnored", 10),
         ({"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator"}, "KindIgnored", 10),
+        ({"apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": "ServiceExport"}, "KindIgnored",
+         20),
         ({"apiVersion": ["v1"], "kind": "Service"}, "NotAnObject", 30),
         ([], "NotAnObject", 30),
         ({"apiVersion": "v1", "kind": "Service"}, "MissingField", 30),

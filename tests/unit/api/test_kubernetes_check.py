@@ -83,3 +83,33 @@ def test_sessions_that_cannot_be_kept_are_told_of(label: str, value: str, is_fin
         assert (session_of(decoded.object.meta.labels) is not None) is is_fine
         told = [finding.ref.path for finding in decoded.findings]
         assert told == ([] if is_fine else [f'metadata.labels["{label}"]'])
+
+
+def test_clusters_that_istiod_would_reach_are_told_of() -> None:
+    """K8-22: the Secret stays usable, its values are not shown, the finding says what to do."""
+    labels = {"istio/multiCluster": "true"}
+    data = {"west": "bm90IGZvciBldmVyeWJvZHk="}
+    meta = {"name": "remotes", "namespace": "istio-system", "labels": labels}
+    document = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}
+    decoded = decode(document)
+    assert decoded.object is not None
+    (found,) = decoded.findings
+    assert (found.code, found.ref.path) == (
+        "FieldNotTranslated",
+        'metadata.labels["istio/multiCluster"]',
+    )
+    assert "west" in found.message
+    assert "--remote-cluster NAME=DIR" in found.remedy
+    assert "not for everybody" not in str(found)
+    assert data["west"] not in str(found)
+
+
+@pytest.mark.parametrize("kind", ["ServiceExport", "ServiceImport"])
+def test_objects_of_multi_cluster_services_are_told_of(kind: str) -> None:
+    """K8-21: Istio reads them only if told to; here they have no effect, and that is said."""
+    head = {"apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": kind}
+    decoded = decode({**head, "metadata": {"name": "web", "namespace": "shop"}})
+    assert decoded.object is None
+    (found,) = decoded.findings
+    assert (found.code, found.severity.name) == ("KindIgnored", "WARNING")
+    assert "serviceSettings" in found.remedy
