@@ -94,7 +94,7 @@ class Holders:
     The ledger. Holders are grouped by what they have, as most have the same.
 
     Keys are the caller's: ``leaf:SERIAL`` for a certificate whose holder is not known further,
-    ``node:ID`` for a connected proxy.
+    ``node:IDENTITY:ID`` for a connected proxy.
     """
 
     def __init__(self, known: Mapping[str, Holding] | None = None) -> None:

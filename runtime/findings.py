@@ -7,6 +7,7 @@ A finding that only moved to another line is the same finding.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from heapq import nsmallest
 from typing import Final
 
 import structlog
@@ -43,14 +44,14 @@ class FindingsLog:
         `locate` finds file and line; it costs a look into a file, so only new ones go through it.
         """
         current = {same_thing(finding): finding for finding in findings}
-        new = sorted(current.keys() - self._known.keys(), key=lambda f: (-f.severity, f))
+        new = current.keys() - self._known.keys()
         self.appeared = tuple(new)
-        gone = sorted(self._known.keys() - current.keys())
-        for key in new[:MAX_LINES]:
+        # Only those that are told are put in order: a flood of them takes seconds to sort.
+        for key in nsmallest(MAX_LINES, new, key=lambda f: (-f.severity, f)):
             _log_new(locate(current[key]))
         if len(new) > MAX_LINES:
             log.warning("config.more_findings", count=len(new) - MAX_LINES)
-        for key in gone[:MAX_LINES]:
+        for key in nsmallest(MAX_LINES, self._known.keys() - current.keys()):
             log.info("config.finding_gone", code=key.code, ref=str(key.ref))
         self._known = current
         return Counter(finding.severity for finding in current.values())

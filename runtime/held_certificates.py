@@ -289,7 +289,8 @@ def _leaf_key(serial: str) -> str:
 
 
 def _key(proxy: Proxy) -> str:
-    return f"node:{proxy.id}"
+    # A node's id is its own word, and another's must not stand for it.
+    return f"node:{proxy.identity}:{proxy.id}"
 
 
 def _identity(proxy: Proxy) -> WorkloadIdentity | None:

@@ -49,6 +49,7 @@ class StreamObserver:
         self._on_rejection = on_rejection
         self._labels: dict[int, str] = {}
         self._refusals = FewLines(time.monotonic, "xds.more_refused")
+        self._rejections = FewLines(time.monotonic, "xds.more_rejected")
         # Bound once: finding the configured logger anew costs more than a filtered-out line.
         self._log = structlog.get_logger().bind()
 
@@ -101,6 +102,8 @@ class StreamObserver:
         """Count and log a refusal, with the resources and objects at fault if they are known."""
         self._metrics.rejected(type_url)
         self._on_rejection()
+        if not self._rejections.passes():
+            return
         objects = {str(ref): None for resource in found for ref in resource.sources}
         self._log.warning(
             "xds.rejected",

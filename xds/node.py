@@ -223,7 +223,7 @@ def _ports(value: Json) -> tuple[tuple[str, int], ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ()
     found = []
     for each in value if isinstance(value, list) else ():

@@ -1,5 +1,6 @@
 """The ledger's eyes: what is handed out is known before it is used, and bounded."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -103,13 +104,13 @@ def test_a_proxy_is_noted_before_it_is_given_anything(tmp_path: Path) -> None:
     held.connected(proxy(1))
     held.connected(proxy(2, CertificateSource.AGENT))
     _, again = watcher(tmp_path)
-    assert dict(again.holders) == {f"node:{proxy(1).id}": Holding(until=NOW + LIFE)}
+    assert dict(again.holders) == {f"node:{ALICE}:{proxy(1).id}": Holding(until=NOW + LIFE)}
     assert (tmp_path / JOURNAL_FILE).exists()
 
 
 def test_a_new_certificate_of_a_connected_proxy_counts_beside_the_old() -> None:
     held, journal = watcher()
-    key = f"node:{proxy(1).id}"
+    key = f"node:{ALICE}:{proxy(1).id}"
     held.connected(proxy(1))
     known = Holding(
         trusts=frozenset({ROOT.root}), uses=frozenset({ROOT.root}), until=NOW + timedelta(hours=1)
@@ -123,6 +124,19 @@ def test_a_new_certificate_of_a_connected_proxy_counts_beside_the_old() -> None:
     held.disconnected(proxy(1))
     held.issued(ALICE, chain_of(NEW), made_here=True)
     assert held.look().any_uses(ROOT.root), "who has gone keeps what it had"
+
+
+def test_a_node_id_stands_for_nobody_elses() -> None:
+    """A workload may give its node any id; what it has must not count as what another has."""
+    held, journal = watcher()
+    bob = replace(proxy(1), identity=WorkloadIdentity("cluster.local", "default", "bob"))
+    held.connected(proxy(1))
+    known = Holding(trusts=frozenset({ROOT.root}), uses=frozenset({ROOT.root}), until=NOW + LIFE)
+    journal.note(f"node:{ALICE}:{proxy(1).id}", known)
+    held.connected(bob)
+    assert len(journal.holders) == 2
+    assert not held.look().all_trust(ROOT.root), "of bob nothing is known"
+    assert journal.holders.get(f"node:{ALICE}:{proxy(1).id}") == known
 
 
 def test_ended_certificates_are_dropped() -> None:
