@@ -181,17 +181,18 @@ LEDGER: Final[dict[type[msgspec.Struct], dict[str, Fate]]] = {
     workload.WorkloadEntrySpec: _fields(
         "address ports labels locality weight service_account network"
     ),
-    workload.WorkloadGroupSpec: _fields(not_yet="template metadata probe"),
-    workload.GroupMetadata: _fields(not_yet="labels annotations"),
+    # That there is a probe is read here; it is run by the agent, which has it in its ProxyConfig.
+    workload.WorkloadGroupSpec: _fields("template metadata probe"),
+    workload.GroupMetadata: _fields("labels annotations"),
     workload.ReadinessProbe: _fields(
-        not_yet="initial_delay_seconds timeout_seconds period_seconds success_threshold "
+        elsewhere="initial_delay_seconds timeout_seconds period_seconds success_threshold "
         "failure_threshold http_get tcp_socket exec grpc"
     ),
-    workload.HttpProbe: _fields(not_yet="port path host scheme http_headers"),
-    workload.HttpHeader: _fields(not_yet="name value"),
-    workload.TcpProbe: _fields(not_yet="port host"),
-    workload.ExecProbe: _fields(not_yet="command"),
-    workload.GrpcProbe: _fields(not_yet="port service"),
+    workload.HttpProbe: _fields(elsewhere="port path host scheme http_headers"),
+    workload.HttpHeader: _fields(elsewhere="name value"),
+    workload.TcpProbe: _fields(elsewhere="port host"),
+    workload.ExecProbe: _fields(elsewhere="command"),
+    workload.GrpcProbe: _fields(elsewhere="port service"),
     # Sidecar
     sidecar.SidecarSpec: _fields(
         "workload_selector ingress egress outbound_traffic_policy inbound_connection_pool",

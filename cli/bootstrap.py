@@ -107,6 +107,18 @@ _LONGEST_SOCKET_BYTES: Final = 107
 @click.option("--cluster-id", default="Kubernetes", help="The cluster it counts as part of.")
 @click.option("--network", default="", help="The network it is on.")
 @click.option("--locality", default="", metavar="REGION/ZONE/SUBZONE", help="Where it runs.")
+@click.option(
+    "--auto-register-group",
+    default="",
+    metavar="GROUP",
+    help="The WorkloadGroup of its namespace in which the workload is registered while connected.",
+)
+@click.option(
+    "--workload-entry",
+    default="",
+    metavar="NAME",
+    help="The WorkloadEntry that was written for it, for its health.",
+)
 @click.option("--domain", default="cluster.local", help="DNS domain of Kubernetes services.")
 @click.option(
     "--admin",
@@ -166,6 +178,7 @@ def bootstrap_command(
         locality=Locality.parse(locality),
         istio_version=ISTIO_VERSION,
         certificates=source,
+        metadata=_registration(more),
     )
     made = bootstrap(
         workload,
@@ -195,6 +208,15 @@ def _tls(
         root_secret_file=_watched(f"{output}{_ROOTS_SUFFIX}") if output else "",
         token_file=options["token_file"],
     )
+
+
+def _registration(options: dict[str, str]) -> dict[str, str]:
+    """Return the metadata that asks for registration (traffic.md NM-19)."""
+    asked = {
+        "AUTO_REGISTER_GROUP": options["auto_register_group"],
+        "WORKLOAD_ENTRY": options["workload_entry"],
+    }
+    return {name: value for name, value in asked.items() if value}
 
 
 def _watched(file: str) -> str:

@@ -16,7 +16,7 @@ from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.reports import finding_data
 from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION, RemoteCluster
 
-_CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "Sidecar"})
+_CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "WorkloadGroup", "Sidecar"})
 """Kinds of objects that stand for proxies."""
 
 
@@ -92,8 +92,9 @@ def validate(
     """Check files of config; folders are searched, - is standard input.
 
     Finds what the server would find in each object by itself, and in the mesh as its clients see
-    it: for each Pod, WorkloadEntry and Sidecar in the files a proxy is thought of. Files without
-    any of them are looked at by themselves. The exit code is 1 if there are errors, else 0.
+    it: for each Pod, WorkloadEntry, WorkloadGroup and Sidecar in the files a proxy is thought of.
+    Files without any of them are looked at by themselves. The exit code is 1 if there are errors,
+    else 0.
     """
     from pilothouse.providers.validate import FileCheck  # noqa: PLC0415 (start-up time)
 

@@ -112,6 +112,15 @@ def claim_of(proxy: Proxy) -> Claim | None:
     )
 
 
+def entry_key(proxy: Proxy) -> ObjectKey | None:
+    """Return the key of the entry that a proxy says is its own, None if it says nothing."""
+    asked = proxy.registration
+    if asked is None:
+        return None
+    made = entry_name(asked.group, asked.address, proxy.network) if asked.group else asked.entry
+    return ObjectKey(proxy.namespace, made)
+
+
 def entry_name(group: str, address: str, network: str) -> str:
     """Return ``GROUP-IP[-NETWORK]``, of which the last 253 characters count (WG-01)."""
     parts = (group, address.replace(":", "-"), *([network] if network else []))

@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from pilothouse.api.meta import ObjectKey
 from pilothouse.api.workload import WorkloadEntry, WorkloadGroup
 from pilothouse.model.registration import (
@@ -44,13 +46,19 @@ class Tally:
     dropped: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(msgspec.Struct, frozen=True, kw_only=True):
     """What was reported for a workload, by whom; `problem` is empty if it is healthy."""
 
     is_healthy: bool
     problem: str
     by: Claim
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a workload once all streams have ended; of its claims the last is latest."""
+
+    claims: tuple[Claim, ...]
+    health: Health | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +131,25 @@ class RegistrationBook:
     def next_expiry(self) -> float | None:
         """When to call `expire`, None if nobody is about to be dropped."""
         return min(self._leaving.values(), default=None)
+
+    def remembered(self) -> tuple[Remembered, ...]:
+        """Return what another book would have to know to go on from here."""
+        return tuple(
+            Remembered(claims=tuple(each.streams), health=each.health)
+            for each in self._workloads.values()
+        )
+
+    def recall(self, workloads: Iterable[Remembered], until: float) -> list[Change]:
+        """Take up what another book knew; whoever does not come back by then is dropped."""
+        changes: list[Change] = []
+        for each in workloads:
+            for claim in each.claims:
+                workload = self._hold(claim)
+                workload.health = each.health
+                self._leaving[claim] = until
+            for claim in each.claims[:1]:
+                changes.extend(self._settle(claim.key))
+        return changes
 
     # -- config -----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from pilothouse.api.kubernetes_core import Pod
 from pilothouse.api.meta import ObjectKey, selects
 from pilothouse.api.workload import WorkloadEntry
 from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.clusters import placed
 from pilothouse.model.inputs import (
     ENDPOINT_SLICES,
@@ -27,6 +28,7 @@ from pilothouse.model.mesh import known_clusters
 from pilothouse.model.pod_endpoints import is_finished, pod_at
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import Locality, Proxy
+from pilothouse.model.registration import entry_key
 from pilothouse.model.services import Port, Service, entry_services
 from pilothouse.model.topology import node_locality
 from pilothouse.model.topology_labels import WHERE_LABELS, labelled_locality, with_topology
@@ -71,7 +73,11 @@ def pod_of(ctx: Ctx, proxy: Proxy) -> Pod | None:
 
 
 def entry_of(ctx: Ctx, proxy: Proxy) -> WorkloadEntry | None:
-    """Return the WorkloadEntry of a proxy that is no pod: one of its own cluster, else of ours."""
+    """Return a proxy's WorkloadEntry: the one it names, else of its address and cluster or ours."""
+    key = entry_key(proxy)
+    own = ctx.row(WORKLOAD_ENTRIES, key) if key is not None else None
+    if own is not None:
+        return own
     for cluster in dict.fromkeys((cluster_of_proxy(ctx, proxy), "")):
         for ip in proxy.ips:
             for entry in ctx.where(WORKLOAD_ENTRIES, "address", ip):
@@ -121,7 +127,19 @@ def targets(ctx: Ctx, proxy: Proxy) -> tuple[Target, ...]:
             number = _target_number(ctx, proxy, pod, service, port)
             if port.protocol is not Protocol.UDP and number:
                 result.append(Target(service=service, port=port, number=number))
+    if not result and proxy.registration is not None and proxy.registration.group:
+        ctx.report(_serves_nothing(proxy.namespace, proxy.registration.group))
     return tuple(result)
+
+
+def _serves_nothing(namespace: str, group: str) -> Finding:
+    return Finding(
+        Severity.INFO,
+        "GroupServesNothing",
+        ConfigRef("WorkloadGroup", namespace, group, "spec.metadata.labels"),
+        "No service selects a workload that is registered in the group.",
+        "Give the group the labels that a Service or ServiceEntry of its namespace selects.",
+    )
 
 
 def _selecting(ctx: Ctx, proxy: Proxy, labels: dict[str, str]) -> Iterator[Service]:

@@ -53,6 +53,7 @@ from pilothouse.runtime.observer import ProxyFollower, StreamObserver
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.pushes_first import PushesFirst
 from pilothouse.runtime.registrations import Registrations
+from pilothouse.runtime.registrations_file import RegistrationsFile
 from pilothouse.runtime.secure_port import SecurePort
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.stores import stores_of
@@ -98,7 +99,7 @@ class ControlPlane:
             limits=StreamLimits(connects_per_second=settings.max_connects_per_second),
             clock=time.monotonic,
             prepare=self._prepare,
-            on_health=lambda proxy, problem: self.registrations.reported(proxy, problem),
+            on_health=self._reported,
             on_written=self._written,
         )
         self.pushes_first = PushesFirst(self.publisher, self.streams)
@@ -118,6 +119,9 @@ class ControlPlane:
             clock=time.monotonic,
             registry=self.metrics.registry,
             knows_callers=settings.secure_grpc_addr is not None,
+            memory=RegistrationsFile(
+                settings.ca_dir if settings.secure_grpc_addr is not None else None
+            ),
             on_change=self._findings_changed.set,
         )
         self._mode_changes = ModeChanges(
@@ -226,6 +230,7 @@ class ControlPlane:
             with memory.without_collections():
                 # In a thread, so that what the other processes say is heard meanwhile.
                 changes = self.registrations.take(await asyncio.to_thread(self.store.scan))
+                changes += self.registrations.recall()
                 self._first_trust_domain.set_result(_trust_domain_in(changes))
                 ports = await listening
                 await self._commit_first(changes)
@@ -346,6 +351,9 @@ class ControlPlane:
             yield self.authority.follower
         if self.workload_certificates is not None:
             yield self.workload_certificates
+
+    def _reported(self, proxy: Proxy, problem: str | None) -> None:
+        self.registrations.reported(proxy, problem)
 
     async def _prepare(self, proxy: Proxy) -> None:
         await self.registrations.prepare(proxy)

@@ -4,7 +4,7 @@ Auto-registration at work: the book of who is registered, fed by streams, a cloc
 A workload that asks for it is registered before its first request is answered, so that what it is
 served knows of it already, and dropped some time after its last stream has ended. The rules are in
 `pilothouse.model.registration_book`; here are time, metrics under istiod's names, and refusals as
-gRPC's. Entries live in this process: where they are kept in a cluster is described in ADR 22.
+gRPC's. Entries live in this process; a file lets the next one begin with them (ADR 22).
 """
 
 import asyncio
@@ -29,13 +29,17 @@ from pilothouse.model.registration import (
     RegistrationRefused,
     claim_of,
 )
-from pilothouse.model.registration_book import RegistrationBook, Tally, Workload
+from pilothouse.model.registration_book import RegistrationBook, Remembered, Tally, Workload
 from pilothouse.model.registration_findings import Refusal, registration_findings
 from pilothouse.runtime.commit import Change
+from pilothouse.runtime.registrations_file import RegistrationsFile
 from pilothouse.xds.transport import EndReason, StreamEnded
 
 MAX_REFUSALS: Final = 100
 REFUSALS_KEPT_SECONDS: Final = 600.0
+RECALLED_SECONDS: Final = 60.0
+"""How long workloads of an earlier server have to come back: Envoy tries every 30 s at least."""
+_BETWEEN_SAVES_SECONDS: Final = 1.0
 
 _REASONS: Final[Mapping[RefusalReason, EndReason]] = {
     RefusalReason.NO_GROUP: EndReason.FAILED_PRECONDITION,
@@ -67,20 +71,26 @@ class Registrations:
         clock: Callable[[], float],
         registry: CollectorRegistry,
         knows_callers: bool,
+        memory: RegistrationsFile,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Offer rows for the next commit, or put them and wait for it.
 
         `clock` is seconds that never go back; `grace` is how long an entry stays without a stream.
+        `memory` is where the next server finds them.
         `on_change` is called when findings may have changed.
         """
         self._offer = offer
         self._put = put
         self._clock = clock
         self._knows_callers = knows_callers
+        self._memory = memory
+        self._saved: tuple[Remembered, ...] = ()
+        self._is_to_save = asyncio.Event()
         self._on_change = on_change
-        self._book = RegistrationBook(grace.total_seconds())
+        self._grace_seconds = grace.total_seconds()
+        self._book = RegistrationBook(self._grace_seconds)
         self._refusals: dict[tuple[Refusal, RefusalReason], float] = {}
         self._wake = asyncio.Event()
         self._errors = Counter(
@@ -93,6 +103,12 @@ class Registrations:
     def take(self, changes: Iterable[Change]) -> list[Change]:
         """Return what changes of config come to, with entries that follow them."""
         return self._book.take(changes)
+
+    def recall(self) -> list[Change]:
+        """Return the entries that an earlier server had; those who made them are on their way."""
+        self._saved = self._memory.read()
+        until = self._clock() + max(self._grace_seconds, RECALLED_SECONDS)
+        return self._book.recall(self._saved, until)
 
     @property
     def groups(self) -> Mapping[ObjectKey, WorkloadGroup]:
@@ -147,7 +163,26 @@ class Registrations:
     # -- life -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Drop those whose grace is over, until cancelled."""
+        """Drop those whose grace is over, and remember the others, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._drop())
+            tasks.create_task(self._save())
+
+    async def _save(self) -> None:
+        try:
+            while True:
+                await self._is_to_save.wait()
+                self._is_to_save.clear()
+                await asyncio.to_thread(self._write, self._book.remembered())
+                await asyncio.sleep(_BETWEEN_SAVES_SECONDS)
+        finally:
+            self._write(self._book.remembered())
+
+    def _write(self, remembered: tuple[Remembered, ...]) -> None:
+        if remembered != self._saved and self._memory.write(remembered):
+            self._saved = remembered
+
+    async def _drop(self) -> None:
         while True:
             self._wake.clear()
             self._tell(self._book.expire(self._clock()))
@@ -195,6 +230,7 @@ class Registrations:
     # -- parts ------------------------------------------------------------------------------------
 
     def _tell(self, changes: list[Change]) -> None:
+        self._is_to_save.set()
         self._on_change()
         if changes:
             self._offer(changes)

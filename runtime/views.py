@@ -2,36 +2,42 @@
 The mesh as the clients see it that its config implies: what `pilothouse validate` adds to objects.
 
 Many findings need a client: a host it cannot see, a subset without endpoints, two listeners in one
-place. A server has them when a proxy of that view connects; here each pod, each WorkloadEntry and
-each Sidecar stands for a proxy, and those that would be served the same are looked at once.
+place. A server has them when a proxy of that view connects; here each pod, each WorkloadEntry,
+each WorkloadGroup and each Sidecar stands for a proxy, and those that would be served the same are
+looked at once.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from pilothouse.api.kubernetes_core import Pod
 from pilothouse.api.meta import selects
 from pilothouse.api.names import is_address
 from pilothouse.api.sidecar import Sidecar
-from pilothouse.api.workload import WorkloadEntry
+from pilothouse.api.workload import WorkloadEntry, WorkloadGroup
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
 from pilothouse.model.classes import ProxyClass
 from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
 from pilothouse.model.pod_endpoints import is_finished
-from pilothouse.model.proxies import CertificateSource, NodeType, Proxy
+from pilothouse.model.proxies import CertificateSource, NodeType, Proxy, Registration
+from pilothouse.model.registration import GROUP_ANNOTATION, Claim, entry_from, with_health
 from pilothouse.providers.directory_state import Change
 from pilothouse.runtime.snapshot import served_to
 from pilothouse.translators.envoy import roots
 
 NOWHERE: Final = "192.0.2.1"
 """The address of a proxy that only a Sidecar speaks of (RFC 5737: nobody's)."""
+REGISTERED: Final = "198.51.100.1"
+"""The address of a workload that will register itself in a group (RFC 5737 too)."""
 
 
 def view_findings(changes: Iterable[Change], domain: str) -> tuple[int, tuple[Finding, ...]]:
     """Return how many views the config implies, and what is found looking at the mesh by them."""
-    known = [change for change in changes if change.kind in TABLES]
-    rows: dict[tuple[str, Any], Any] = {(each.kind, each.key): each.row for each in known}
+    every: dict[tuple[str, Any], Any] = {(each.kind, each.key): each.row for each in changes}
+    every.update(_registered(list(every.values())))
+    rows = {(kind, key): row for (kind, key), row in every.items() if kind in TABLES}
     graph = Graph()
     graph.commit(
         [
@@ -73,6 +79,21 @@ def implied_proxies(rows: Iterable[object], domain: str) -> Iterator[Proxy]:
             yield _proxy(each.meta.name, each.meta.namespace, (NOWHERE,), _selector(each), domain)
 
 
+def _registered(rows: Iterable[object]) -> Iterator[tuple[tuple[str, Any], WorkloadEntry]]:
+    """Yield an entry for each WorkloadGroup, as of a healthy workload that says nothing more."""
+    for group in rows:
+        if isinstance(group, WorkloadGroup):
+            claim = Claim(
+                proxy="",
+                namespace=group.meta.namespace,
+                group=group.meta.name,
+                address=REGISTERED,
+                account=group.spec.template.service_account,
+            )
+            entry = with_health(entry_from(group, claim), is_healthy=True)
+            yield (entry.meta.kind, entry.meta.key), entry
+
+
 def _selector(sidecar: Sidecar) -> dict[str, str]:
     chosen = sidecar.spec.workload_selector
     return chosen.labels if chosen else {}
@@ -89,7 +110,12 @@ def _of_workload(row: object, domain: str) -> Proxy | None:
     if isinstance(row, WorkloadEntry) and is_address(row.spec.address):
         meta = row.meta
         ips, labels = (row.spec.address,), row.all_labels
-        return _proxy(meta.name, meta.namespace, ips, labels, domain, meta.cluster)
+        made = _proxy(meta.name, meta.namespace, ips, labels, domain, meta.cluster)
+        group = meta.annotations.get(GROUP_ANNOTATION)
+        if group is not None:
+            asked = Registration(group=group, address=row.spec.address)
+            made = replace(made, registration=asked)
+        return made
     return None
 
 

@@ -96,7 +96,9 @@ class Workplace:
         return str(listed[-1]["id"])
 
     @asynccontextmanager
-    async def envoy(self, account: str, *options: str) -> AsyncIterator[EnvoyProcess]:
+    async def envoy(
+        self, account: str, *options: str, ip: str = "127.0.0.1"
+    ) -> AsyncIterator[EnvoyProcess]:
         """Run an Envoy with the bootstrap that our command writes for a workload, unmodified."""
         folder = self.folder / account
         folder.mkdir(exist_ok=True)
@@ -104,7 +106,7 @@ class Workplace:
         await self.run(
             "bootstrap",
             *("--name", f"{account}-1", "--service-account", account, "-l", f"app={account}"),
-            *("--ip", "127.0.0.1", "--interception-mode", "NONE"),
+            *("--ip", ip, "--interception-mode", "NONE"),
             *("--control-plane", self.target, "--token-file", self.token_file(account)),
             *("--root-cert-file", self.root_file, "--admin", f"unix:{folder}/admin"),
             *("-o", file),

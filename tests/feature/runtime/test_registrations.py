@@ -20,7 +20,8 @@ from workplace import Workplace, workplace
 
 from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
-from pilothouse.model.resource import CDS
+from pilothouse.model.resource import CDS, EDS
+from pilothouse.runtime.registrations_file import FILE_NAME
 from pilothouse.xds.health import HEALTH_TYPE
 
 GROUP = """
@@ -154,10 +155,10 @@ async def counted(place: Workplace, name: str) -> int:
 
 @asynccontextmanager
 async def watched(
-    folder: Path, *texts: str, grace: timedelta = LONG
+    folder: Path, *texts: str, grace: timedelta = LONG, **more: Any
 ) -> AsyncIterator[tuple[Workplace, FakeProxy]]:
     """Run a server with the service, and a client of it."""
-    async with workplace(folder, SERVICE, *texts, workload_entry_grace=grace) as place:
+    async with workplace(folder, SERVICE, *texts, workload_entry_grace=grace, **more) as place:
         await place.write_token("web")
         client = node("sidecar~10.0.0.9~client-1.default~default.svc.cluster.local")
         async with FakeProxy(str(place.server.ports.grpc), node=client) as proxy:
@@ -189,8 +190,14 @@ async def test_a_workload_is_an_endpoint_while_it_is_connected(
 
 async def test_its_own_first_answer_knows_what_it_serves(tmp_path: Path) -> None:
     """WG-01: the entry is in the mesh before the first request is answered."""
-    async with watched(tmp_path, GROUP) as (place, _), Agent(place, {}) as agent:
-        assert "inbound|8080||" in await agent.clusters()
+    never = timedelta(hours=1)
+    async with watched(tmp_path, quiet=never, longest_wait=never) as (place, _):
+        # This change is committed at once; from now on they wait, unless somebody waits for them.
+        (tmp_path / "mesh" / "group.yaml").write_text(GROUP)
+        await until(lambda: bool(place.server.plane.registrations.groups))
+        await until(lambda: not place.server.plane.cycle.waiting_count)
+        async with Agent(place, {}) as agent:
+            assert "inbound|8080||" in await agent.clusters()
 
 
 async def test_a_break_of_the_connection_moves_nothing(tmp_path: Path) -> None:
@@ -293,6 +300,40 @@ async def test_health_that_an_agent_reports(tmp_path: Path, *, delta: bool) -> N
             await agent.clusters()
             assert addresses(client) == {"10.0.0.1"}, "it is known from before"
             assert client.history == []
+
+
+async def test_a_new_server_begins_with_those_who_are_on_their_way(tmp_path: Path) -> None:
+    """ADR 22: callers that come back first find them, healthy as they were; then they are late."""
+    file = tmp_path / "ca" / FILE_NAME
+    async with watched(tmp_path, PROBED) as (place, client), Agent(place, {}) as agent:
+        await agent.clusters()
+        await agent.report()
+        await client.until(lambda p: addresses(p) == {"10.0.0.1"})
+        await until(lambda: b'"is_healthy":true' in file.read_bytes())
+    async with watched(tmp_path, PROBED) as (place, client):
+        assert addresses(client) == {"10.0.0.1"}
+        (shown,) = await place.server.json("/debug/registrations")
+        assert shown["health"] == "healthy"
+        assert 10 < shown["leaves_in_seconds"] <= LONG.total_seconds()
+        assert await counted(place, "success") == 0
+        async with Agent(place, {}) as agent:
+            await agent.clusters()
+            (shown,) = await place.server.json("/debug/registrations")
+            assert "leaves_in_seconds" not in shown
+            assert client.messages[EDS] == 1
+    file.write_text("[{")
+    async with watched(tmp_path) as (place, client):
+        assert addresses(client) == set(), "what is damaged is as if it were not there"
+
+
+async def test_what_was_killed_is_remembered(tmp_path: Path) -> None:
+    """ADR 22: the file is written while the server runs, not only at its end; it is private."""
+    file = tmp_path / "ca" / FILE_NAME
+    async with watched(tmp_path, GROUP) as (place, _), Agent(place, {}) as agent:
+        await agent.clusters()
+        await until(lambda: file.exists() and b"10.0.0.1" in file.read_bytes())
+        assert file.stat().st_mode & 0o077 == 0
+        assert place.token_file("web").read_bytes().strip() not in file.read_bytes()
 
 
 async def test_reports_for_an_entry_that_somebody_wrote(tmp_path: Path) -> None:

@@ -180,3 +180,48 @@ def test_a_revision_chooses_objects(run: CliRunner, tmp_path: Path) -> None:
     assert [each["code"] for each in json.loads(done.output)] == ["AnotherRevision"]
     done = run.invoke(cli, ["validate", str(tmp_path), "--revision", "x", "-o", "json"])
     assert done.output == "[]\n"
+
+
+GROUP = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: vm, namespace: default}
+spec:
+  metadata: {labels: {app: reviews, version: v1}}
+  template: {serviceAccount: vm}
+  probe: {tcpSocket: {port: 80}}
+"""
+SELECTING = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: reviews, namespace: default}
+spec:
+  hosts: [reviews.internal]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  workloadSelector: {labels: {app: reviews}}
+"""
+VERSIONED = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: default}
+spec:
+  host: reviews.internal
+  subsets: [{name: v1, labels: {version: v1}}]
+"""
+
+
+def test_a_group_stands_for_the_workloads_that_will_register(
+    run: CliRunner, tmp_path: Path
+) -> None:
+    """WG-01: they are clients, and endpoints of what selects them; else that is told."""
+    (tmp_path / "group.yaml").write_text(GROUP)
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    assert [each["code"] for each in json.loads(done.output)] == ["GroupServesNothing"]
+    (tmp_path / "rest.yaml").write_text(f"{SELECTING}---{VERSIONED}")
+    done = run.invoke(cli, ["validate", str(tmp_path)])
+    assert done.output == "2 files, 1 view: 0 errors, 0 warnings.\n"
+    (tmp_path / "rest.yaml").write_text(f"{SELECTING}---{VERSIONED.replace('v1}}', 'v2}}')}")
+    done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
+    assert len(json.loads(done.output)) == 1, "nobody will be of the subset"

@@ -247,3 +247,29 @@ def test_both_sides_know_the_registered_workload() -> None:
     assert found.takes_mutual_tls
     assert found.workload.startswith("web;shop;web;"), "telemetry knows it by its group (N-70)"
     assert ("app", "web") in graph.value(workload_labels, proxy)
+
+
+def test_a_workload_is_the_entry_it_was_registered_as() -> None:
+    """WG-01: the same address may be in use in two networks."""
+    graph = Graph()
+    for network in ("near", "far"):
+        claim = replace(CLAIM, network=network, labels=(("of", network),))
+        row = entry_from(group(), claim)
+        graph.commit([(WORKLOAD_ENTRIES, row.meta.key, row)])
+        metadata = {"AUTO_REGISTER_GROUP": "web", "NETWORK": network}
+        proxy = read_proxy(node(ID, metadata))
+        assert ("of", network) in graph.value(workload_labels, proxy)
+
+
+def test_a_workload_that_nobody_selects_is_told_of() -> None:
+    """WG-02: it was registered for nothing."""
+    graph = Graph()
+    row = entry_from(group(), CLAIM)
+    graph.commit([(WORKLOAD_ENTRIES, row.meta.key, row)])
+    proxy = read_proxy(node(ID, {"AUTO_REGISTER_GROUP": "web"}))
+    assert graph.value(targets, proxy) == ()
+    (finding,) = graph.findings()
+    assert (finding.code, finding.ref.name) == ("GroupServesNothing", "web")
+    commit(graph, yaml.safe_load(SERVICE))
+    assert len(graph.value(targets, proxy)) == 1
+    assert not list(graph.findings())

@@ -272,6 +272,27 @@ def test_without_a_secure_port_nobody_can_register(book: RegistrationBook) -> No
     assert (finding.code, finding.ref.name) == ("NobodyCanRegister", "web")
 
 
+def test_another_book_goes_on_from_here(book: RegistrationBook) -> None:
+    """ADR 22: with what was reported, until somebody had time to come back; groups count anew."""
+    book.take([(GROUPS, WEB, group(probed=True))])
+    gone = replace(CLAIM, address="10.0.0.2")
+    for claim in (CLAIM, gone):
+        book.request(claim, 0.0)
+        book.connected(claim)
+        book.report(claim, None)
+    next_book = RegistrationBook(10.0)
+    next_book.take([(GROUPS, WEB, group(probed=True))])
+    recalled = next_book.recall(book.remembered(), 60.0)
+    assert {key for _, key, row in recalled if row.is_healthy} == {CLAIM.key, gone.key}
+    next_book.request(CLAIM, 5.0)
+    next_book.connected(CLAIM)
+    assert next_book.expire(59.0) == []
+    assert next_book.expire(60.0) == [(ENTRIES, gone.key, None)]
+    other = RegistrationBook(10.0)
+    other.take([(GROUPS, WEB, group("other"))])
+    assert other.recall(book.remembered(), 60.0) == []
+
+
 def test_other_kinds_pass(book: RegistrationBook) -> None:
     """Nothing else is looked at."""
     changes = [("Service", WEB, object()), ("MeshConfig", ObjectKey("", "mesh"), None)]
