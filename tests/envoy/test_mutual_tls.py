@@ -110,7 +110,7 @@ data:
 
 
 async def test_an_alias_is_as_good_as_the_trust_domain(ground: Ground) -> None:
-    """S-PA-8, S-PA-13, S-TD-1: for who calls and for who answers."""
+    """S-PA-8, S-PA-13, S-TD-1, MC-08: for who calls and for who answers."""
     await ground.apply_mode("STRICT")
     assert await ground.speak("foreign", "declared", "tcp") == ""
     await ground.mesh.apply(ALIASES, "mesh.yaml")

@@ -186,7 +186,7 @@ def test_with_mutual_tls_an_endpoint_event_runs_one_node_more() -> None:
 
 
 def test_an_endpoint_event_that_says_nothing_new_pushes_nothing(meshes: list[MadeMesh]) -> None:
-    """A label of the slice that nobody reads: one node looks, nothing changes."""
+    """PU-03: a label of the slice that nobody reads: one node looks, nothing changes."""
     for mesh in meshes:
         document = slice_of(58)
         document["metadata"]["labels"]["note"] = "1"
@@ -210,7 +210,7 @@ def test_an_edit_of_routes_encodes_one_virtual_host_per_view(meshes: list[MadeMe
 
 
 def test_an_edit_of_a_policy_builds_one_cluster(meshes: list[MadeMesh]) -> None:
-    """Nodes: one cluster, and per client view the layers and sets that hold it."""
+    """PU-03: one cluster, and per client view the layers and sets that hold it."""
     runs = [mesh.edit(destination_rule(2)) for mesh in meshes]
     for mesh, run in zip(meshes, runs, strict=True):
         views = min(mesh.proxies, NAMESPACES)

@@ -105,7 +105,7 @@ class Follower:
 @given(scripts)
 def test_incremental_equals_from_scratch_byte_for_byte(script: list[Any]) -> None:
     """
-    After each commit: the same bytes, no mismatch in the graph's own check, the same findings.
+    After each commit: the same bytes, no mismatch in the graph's own check, same findings (CA-03).
 
     `served_to` also asserts that every name that is referred to is served.
     """

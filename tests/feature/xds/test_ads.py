@@ -229,7 +229,7 @@ async def test_garbage_is_refused():
 
 
 async def test_a_reader_that_stops_reading_costs_one_message():
-    """performance.md D 10: latest wins; what was missed is not queued."""
+    """PU-06, performance.md D 10: latest wins; what was missed is not queued."""
     async with running() as here:
         await here.put(*service("a"))
         options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]

@@ -44,6 +44,7 @@ def test_the_node_is_what_an_agent_would_send() -> None:
 
 
 def test_given_metadata_wins() -> None:
+    """PC-11: as an agent adds what proxyMetadata says, by which users switch features on."""
     workload = Workload(
         name="a",
         namespace="b",

@@ -82,7 +82,7 @@ class Bench:
 
 
 async def test_same_object_is_coalesced() -> None:
-    """Of several changes of one object the last counts, in one revision."""
+    """PU-01: of several changes of one object the last counts, in one revision."""
     bench = Bench(timedelta(0))
     bench.cycle.offer([("Planet", "earth", "a"), ("Planet", "mars", "m"), ("Planet", "earth", "b")])
     assert bench.cycle.waiting_count == 2
@@ -105,7 +105,7 @@ async def test_unknown_kind_is_left_out() -> None:
 
 
 async def test_changes_during_publishing_wait_for_the_next_commit() -> None:
-    """Inputs cannot change while a revision is being published."""
+    """PU-02: inputs cannot change while a revision is being published."""
     bench = Bench(timedelta(0))
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(bench.cycle.run())

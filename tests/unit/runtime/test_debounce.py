@@ -1,4 +1,4 @@
-"""The debouncer decides when changes are committed."""
+"""The debouncer decides when changes are committed (PU-01)."""
 
 from datetime import timedelta
 
@@ -34,7 +34,7 @@ def test_change_soon_after_another_waits_for_quiet() -> None:
 
 
 def test_endless_changes_are_committed_at_the_cap() -> None:
-    """A change waits for at most the cap, however many follow it."""
+    """PU-01: a change waits for at most the cap, however many follow it."""
     debouncer = Debouncer(QUIET, LONGEST)
     debouncer.changed(0.0)
     debouncer.taken(0.0)

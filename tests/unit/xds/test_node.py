@@ -25,7 +25,7 @@ def test_an_id_is_enough():
 
 
 def test_metadata_of_an_agent():
-    """NM-02 to NM-06, NM-08, NM-09, NM-15, NM-20."""
+    """NM-02 to NM-06, NM-08, NM-09, NM-15, NM-20, PC-10: in the words of an agent."""
     proxy = read_proxy(
         node(
             ID,
