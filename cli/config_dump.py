@@ -10,7 +10,7 @@ from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_table, print_yaml
 from pilothouse.graph.findings import Severity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SHORT_NAMES
-from pilothouse.runtime.settings import DEFAULT_DOMAIN
+from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION
 
 _TYPES = {"cds": CDS, "eds": EDS, "lds": LDS, "rds": RDS}
 
@@ -38,6 +38,13 @@ _TYPES = {"cds": CDS, "eds": EDS, "lds": LDS, "rds": RDS}
     metavar="FILE",
     envvar="PILOTHOUSE_MESH_NETWORKS",
     help="File of the mesh's networks (MeshNetworks).",
+)
+@click.option(
+    "--revision",
+    default=DEFAULT_REVISION,
+    metavar="NAME",
+    envvar=["PILOTHOUSE_REVISION", "REVISION"],
+    help="Which objects labelled istio.io/rev are used, as for serve.",
 )
 @click.option(
     "--domain",
@@ -71,6 +78,7 @@ def config_dump(
     config_dir: Path,
     mesh_config: Path | None,
     mesh_networks: Path | None,
+    revision: str,
     domain: str,
     node: str,
     metadata: Path | None,
@@ -88,7 +96,7 @@ def config_dump(
     from pilothouse.xds.offline import proxy_of  # noqa: PLC0415
 
     proxy = proxy_of(node, _read_metadata(metadata) if metadata else {})
-    snapshot = take_snapshot(proxy, config_dir, mesh_config, domain, mesh_networks)
+    snapshot = take_snapshot(proxy, config_dir, mesh_config, domain, mesh_networks, revision)
     wanted = set(_TYPES.values()) if kind == "all" else {_TYPES[kind]}
     resources = {url: found for url, found in snapshot.resources.items() if url in wanted}
     if output == "short":

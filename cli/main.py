@@ -20,6 +20,9 @@ COMMANDS: Final = {
     "config-dump": LazyCommand(
         "pilothouse.cli.config_dump", "config_dump", "Show what a proxy would be served."
     ),
+    "secret": LazyCommand(
+        "pilothouse.cli.secret", "secret", "Show the certificates that a proxy holds."
+    ),
     "bootstrap": LazyCommand(
         "pilothouse.cli.bootstrap", "bootstrap_command", "Write what an Envoy starts with."
     ),

@@ -16,6 +16,7 @@ from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
 from pilothouse.providers.files import FileStore
+from pilothouse.runtime.settings import DEFAULT_REVISION
 from pilothouse.translators.envoy import roots
 from pilothouse.xds.offline import endpoint_names, route_names
 
@@ -34,13 +35,16 @@ def take_snapshot(
     mesh_config: Path | None,
     domain: str,
     mesh_networks: Path | None = None,
+    revision: str = DEFAULT_REVISION,
 ) -> Snapshot:
     """
-    Read a directory and compute everything that one proxy would ask for.
+    Read a directory and compute everything that one proxy of a server of `revision` would ask for.
 
     Raises: SourceError: The directory cannot be read.
     """
-    store = FileStore(config_dir, mesh_config=mesh_config, mesh_networks=mesh_networks)
+    store = FileStore(
+        config_dir, mesh_config=mesh_config, mesh_networks=mesh_networks, revision=revision
+    )
     graph = Graph()
     graph.commit(
         [

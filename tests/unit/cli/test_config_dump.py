@@ -123,3 +123,14 @@ def test_names_with_brackets_are_shown_whole(mesh: Path) -> None:
         "spec: {host: web, subsets: [{name: v1, labels: {version: v1}}]}\n"
     )
     assert "spec.subsets[name=v1]" in dump(mesh, "-o", "short").output
+
+
+def test_of_a_server_of_a_revision(mesh: Path) -> None:
+    """As for serve and validate: objects of another revision are not there."""
+    (mesh / "canary.yaml").write_text(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
+        "metadata: {name: new, namespace: default, labels: {istio.io/rev: canary}}\n"
+        "spec: {hosts: [new.example], resolution: DNS, ports: [{number: 80, name: http}]}\n"
+    )
+    assert "new.example" not in dump(mesh, "-o", "short").output
+    assert "new.example" in dump(mesh, "-o", "short", "--revision", "canary").output
