@@ -13,8 +13,14 @@ from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_findings, print_json, print_yaml
 from pilothouse.graph.findings import Severity
 from pilothouse.model.topology_labels import LOCAL_CLUSTER
+from pilothouse.runtime.addresses import InvalidSetting
 from pilothouse.runtime.reports import finding_data
-from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION, RemoteCluster
+from pilothouse.runtime.settings import (
+    DEFAULT_DOMAIN,
+    DEFAULT_REVISION,
+    RemoteCluster,
+    check_clusters,
+)
 
 _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "WorkloadGroup", "Sidecar"})
 """Kinds of objects that stand for proxies."""
@@ -134,14 +140,14 @@ def validate(
 def _read_clusters(
     own: str, clusters: tuple[RemoteCluster, ...]
 ) -> dict[str, list[tuple[str, bytes]]]:
-    found: dict[str, list[tuple[str, bytes]]] = {}
+    try:
+        check_clusters(own, clusters)
+    except InvalidSetting as error:
+        raise click.UsageError(str(error)) from error
     for name, directory in clusters:
-        if name == own or name in found:
-            raise click.UsageError(f"{name} names two clusters.")
         if not directory.is_dir():
             raise click.UsageError(f"The directory {directory} of cluster {name} does not exist.")
-        found[name] = list(_read((directory,)))
-    return found
+    return {name: list(_read((directory,))) for name, directory in clusters}
 
 
 def _read(files: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:

@@ -58,13 +58,14 @@ class RemoteCluster(NamedTuple):
     directory: Path
 
 
-def _check_clusters(own: str, others: tuple[RemoteCluster, ...]) -> None:
+def check_clusters(own: str, others: tuple[RemoteCluster, ...]) -> None:
+    """Check the names of clusters; raises InvalidSetting."""
     names = [own, *(each.name for each in others)]
     for index, name in enumerate(names):
         option = "--remote-cluster" if index else "--cluster-id"
         if _CLUSTER_NAME.fullmatch(name) is None:
             raise InvalidSetting(option, f"{name!r} is no name for a cluster, such as west-1.")
-        if names.count(name) > 1:
+        if name in names[:index]:
             raise InvalidSetting(option, f"{name} names two clusters.")
 
 
@@ -139,7 +140,7 @@ class Settings:
             raise InvalidSetting("--max-connects-per-second", "it must be more than zero.")
         if self.workload_entry_grace < timedelta(0):
             raise InvalidSetting("--workload-entry-grace", "it must not be negative.")
-        _check_clusters(self.cluster_id, self.remote_clusters)
+        check_clusters(self.cluster_id, self.remote_clusters)
         for suite in self.tls_cipher_suites:
             if suite not in OPENSSL_NAMES:
                 raise InvalidSetting(
