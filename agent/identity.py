@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 
 from pilothouse.errors import ProtocolError
 from pilothouse.model.identity import InvalidIdentity, WorkloadIdentity
@@ -24,10 +26,22 @@ class Trust:
     roots_pem: bytes
     crl_pem: bytes = b""
 
+    @property
+    def signer(self) -> str:
+        """The fingerprint of the first root, which is the one that signs; "" if there is none."""
+        try:
+            return _fingerprint(x509.load_pem_x509_certificate(self.roots_pem))
+        except ValueError:
+            return ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HeldIdentity:
-    """A chain and its key, PEM, and whom to trust; times with a zone. Never shown by repr."""
+    """
+    A chain and its key, PEM, and whom to trust; times with a zone. Never shown by repr.
+
+    `root` is the fingerprint of the root that the chain leads to, "" if that is not told.
+    """
 
     chain_pem: bytes
     key_pem: bytes
@@ -35,6 +49,7 @@ class HeldIdentity:
     identity: WorkloadIdentity
     obtained_at: datetime
     not_after: datetime
+    root: str = ""
 
     def __repr__(self) -> str:
         """Show whose it is and until when."""
@@ -55,7 +70,8 @@ class HeldIdentity:
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
             identity = WorkloadIdentity.parse(uri)
-            x509.load_pem_x509_certificates(elements[-1].encode())
+            roots = x509.load_pem_x509_certificates(elements[-1].encode())
+            last = x509.load_pem_x509_certificates(chain_pem)[-1]
         except (ValueError, x509.ExtensionNotFound, InvalidIdentity) as problem:
             raise BadAnswer("The authority's answer is no certificate of a workload.") from problem
         return HeldIdentity(
@@ -65,4 +81,17 @@ class HeldIdentity:
             identity=identity,
             obtained_at=now,
             not_after=leaf.not_valid_after_utc,
+            root=next((_fingerprint(root) for root in roots if _issued(last, root)), ""),
         )
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True

@@ -12,7 +12,7 @@ import structlog
 
 from pilothouse.agent.control_plane import ControlPlaneAccess, ControlPlaneClient
 from pilothouse.agent.keys import KeyKind
-from pilothouse.agent.renewal import Renewal
+from pilothouse.agent.renewal import DEFAULT_SPREAD, Renewal
 from pilothouse.agent.sds_server import SdsServer, somebody_listens
 from pilothouse.agent.secrets import AgentSecrets
 
@@ -23,12 +23,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentOptions:
-    """What the operator chose; `command` is run beside the agent, none if empty."""
+    """
+    What the operator chose; `command` is run beside the agent, none if empty.
+
+    `spread` is within what time a certificate of a root that no longer signs is replaced.
+    """
 
     access: ControlPlaneAccess
     socket: Path
     key_kind: KeyKind = KeyKind.ECDSA_P256
     lifetime: timedelta = timedelta()
+    spread: timedelta = DEFAULT_SPREAD
     command: Sequence[str] = ()
 
 
@@ -53,6 +58,7 @@ async def run(options: AgentOptions) -> int:
         key_kind=options.key_kind,
         lifetime=options.lifetime,
         clock=lambda: datetime.now(UTC),
+        spread=options.spread,
     )
     await server.start()
     log.info("agent.serving", socket=str(options.socket))

@@ -20,7 +20,7 @@ from pilothouse._pb.envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryRequest,
     DiscoveryResponse,
 )
-from pilothouse.agent.secrets import LOOK_AT_FILES_SECONDS, AgentSecrets, is_in_files
+from pilothouse.agent.secrets import LOOK_AT_FILES_SECONDS, AgentSecrets, Asked, is_in_files
 from pilothouse.errors import SourceError
 from pilothouse.model.resource import SDS, content_version
 
@@ -92,7 +92,8 @@ class SdsServer:
         await self._server.stop(0)
 
     async def _stream(self, _requests: object, context: Context) -> None:
-        asked = _Asked()
+        asked = Asked()
+        self._secrets.streams.add(asked)
         reader = asyncio.create_task(self._read(context, asked))
         writer = asyncio.create_task(self._write(context, asked))
         try:
@@ -101,10 +102,13 @@ class SdsServer:
             for task in (reader, writer):
                 task.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+            self._secrets.streams.discard(asked)
+            async with self._secrets.changed:
+                self._secrets.changed.notify_all()
         if asked.fault:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, asked.fault)
 
-    async def _read(self, context: Context, asked: "_Asked") -> None:
+    async def _read(self, context: Context, asked: Asked) -> None:
         while isinstance(data := await context.read(), bytes):
             request = DiscoveryRequest.FromString(data)
             if request.type_url != SDS or len(request.resource_names) > _MAX_NAMES:
@@ -116,21 +120,23 @@ class SdsServer:
                     names=list(request.resource_names),
                     error=request.error_detail.message[:300],
                 )
+            elif asked.nonce and request.response_nonce == asked.nonce:
+                asked.accepted = dict(asked.sent)
             names = tuple(dict.fromkeys(request.resource_names))
-            if names != asked.names:
-                asked.names = names
+            is_news = names != asked.names or asked.accepted == asked.sent
+            asked.names = names
+            if is_news:
                 async with self._secrets.changed:
                     self._secrets.changed.notify_all()
 
-    async def _write(self, context: Context, asked: "_Asked") -> None:
-        sent: dict[str, str] = {}
+    async def _write(self, context: Context, asked: Asked) -> None:
         number = 0
         while True:
             # Between the look and the wait nothing else runs, so that no change is missed.
             async with self._secrets.changed:
                 found = {name: self._secrets.get(name) for name in asked.names}
                 versions = {name: each.version for name, each in found.items() if each}
-                if not versions or versions == sent:
+                if not versions or versions == asked.sent:
                     await self._wait(any(map(is_in_files, asked.names)))
                     continue
             number += 1
@@ -142,21 +148,11 @@ class SdsServer:
             for each in found.values():
                 if each is not None:
                     answer.resources.add(type_url=SDS, value=each.data)
+            asked.sent, asked.nonce = versions, answer.nonce
             await context.write(answer.SerializeToString())
             log.info("sds.sent", names=list(versions), peer_count=1)
-            sent = versions
 
     async def _wait(self, looks_at_files: bool) -> None:  # noqa: FBT001
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AT_FILES_SECONDS if looks_at_files else None):
                 await self._secrets.changed.wait()
-
-
-class _Asked:
-    """What a stream asks for; `fault` is why it is ended."""
-
-    __slots__ = ("fault", "names")
-
-    def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
-        self.fault = ""

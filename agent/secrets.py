@@ -45,13 +45,32 @@ class Encoded(NamedTuple):
         return f"Encoded({self.version})"
 
 
+class Asked:
+    """
+    What a stream of a proxy asks for, what it was sent, and what of that it has accepted.
+
+    Both as versions by name; `nonce` is of what was sent last. `fault` is why the stream is ended.
+    """
+
+    __slots__ = ("accepted", "fault", "names", "nonce", "sent")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.names: tuple[str, ...] = ()
+        self.nonce = ""
+        self.sent: dict[str, str] = {}
+        self.accepted: dict[str, str] = {}
+        self.fault = ""
+
+
 class AgentSecrets:
-    """What there is to give; `changed` is notified whenever that changes."""
+    """What there is to give, and who has it; `changed` is notified whenever either changes."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.changed = asyncio.Condition()
         self._held: dict[str, Encoded] = {}
+        self.streams: set[Asked] = set()
 
     async def show(self, held: HeldIdentity) -> None:
         """Give this certificate and these roots from now on."""
@@ -70,6 +89,19 @@ class AgentSecrets:
         self._held[ROOTS] = _encoded(roots)
         async with self.changed:
             self.changed.notify_all()
+
+    async def taken(self) -> None:
+        """Return once every proxy that listens has accepted the certificate and roots shown."""
+        async with self.changed:
+            await self.changed.wait_for(self._is_taken)
+
+    def _is_taken(self) -> bool:
+        return all(
+            asked.accepted.get(name) == self._held[name].version
+            for asked in self.streams
+            for name in asked.names
+            if name in self._held
+        )
 
     def get(self, name: str) -> Encoded | None:
         """Return a secret, None while there is none of that name. Reads files."""

@@ -113,10 +113,11 @@ def load_certificates(pem: bytes, what: str) -> list[x509.Certificate]:
         raise BadMaterial(f"{what} is not PEM certificates") from None
 
 
-def join_roots(roots: Iterable[x509.Certificate]) -> bytes:
-    """Concatenate roots in a stable order, each once."""
+def join_roots(roots: Iterable[x509.Certificate], first: str = "") -> bytes:
+    """Concatenate roots in a stable order, each once; the one of fingerprint `first` leads."""
     by_fingerprint = {fingerprint(root): to_pem(root) for root in roots}
-    return b"".join(by_fingerprint[key] for key in sorted(by_fingerprint))
+    order = sorted(by_fingerprint, key=lambda key: (key != first, key))
+    return b"".join(by_fingerprint[key] for key in order)
 
 
 def make_material(
@@ -155,7 +156,8 @@ def make_material(
         intermediates_pem=tuple(
             to_pem(each) for each in (certificate, *chain) if fingerprint(each) != fingerprint(root)
         ),
-        roots_pem=join_roots(roots),
+        # Agents see by the order that another root signs now.
+        roots_pem=join_roots(roots, fingerprint(root)),
         root=fingerprint(root),
         crl_pem=crl_pem,
     )

@@ -49,7 +49,8 @@ class RotationStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `waiting` counts connected proxies that lack what this step brings, `absent` those that are
     away and may still use what they had, until `absent_until` at the latest. `refused` says why
-    the last request was not taken, "" if it was.
+    the last request was not taken, "" if it was. `behind` names some of those that it waits for,
+    the absent ones first.
     """
 
     phase: Phase
@@ -59,6 +60,7 @@ class RotationStatus(msgspec.Struct, frozen=True, kw_only=True):
     absent_until: datetime | None = None
     holders: int = 0
     refused: str = ""
+    behind: tuple[str, ...] = ()
 
 
 def write_request(directory: Path, request: RotationRequest) -> None:

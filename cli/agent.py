@@ -57,6 +57,12 @@ _KEY_KINDS = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-4096")
     default="0s",
     help="Lifetime to ask for; 0s leaves it to the control plane.",
 )
+@click.option(
+    "--renewal-spread",
+    type=DurationType(),
+    default="30s",
+    help="When another root begins to sign, renew at a random moment within this time.",
+)
 @click.option("--name", default="", help="Name of the workload; by default this host's.")
 @click.option("--ip", default="", metavar="IP", help="Its address; by default this host's.")
 @click.option("--domain", default="cluster.local", help="DNS domain of Kubernetes services.")
@@ -70,6 +76,7 @@ def agent(
     server_name: str,
     key: str,
     ttl: timedelta,
+    renewal_spread: timedelta,
     name: str,
     ip: str,
     domain: str,
@@ -101,6 +108,7 @@ def agent(
         socket=sds_socket,
         key_kind=KeyKind(key),
         lifetime=ttl,
+        spread=renewal_spread,
         command=command,
     )
     return asyncio.run(run(options))

@@ -224,7 +224,7 @@ def _sentence(rotation: RootRotation, known: RotationStatus | None) -> str:
                 f", {known.absent} holders are away until {known.absent_until:%Y-%m-%d %H:%M} UTC"
                 " at the latest"
             )
-        text += "."
+        text += f": {', '.join(known.behind)}." if known.behind else "."
     return text
 
 

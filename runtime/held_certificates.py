@@ -3,7 +3,8 @@ What proxies are known to hold of this authority: the eyes of a rotation of the 
 
 Certificates signed for agents count from their making to their end, or until the same agent has
 come back with one and got the next; the roots it trusts are those it was given, or has acknowledged
-since on a stream it opened with it. Proxies without an agent are looked at themselves: what they
+since on a stream it opened with it. A stream with the next shows that the one before is used no
+more. Proxies without an agent are looked at themselves: what they
 have acknowledged on their streams. Those that are away keep what they had. The ledger is
 `pilothouse.certs.holders`; here is what fills it.
 """
@@ -76,6 +77,7 @@ class HeldCertificates:
         self._leaf_by_version: dict[str, _Leaf] = {}
         self._roots_by_version: dict[str, frozenset[str]] = {}
         self._successors: dict[str, _Successor] = {}
+        self._predecessors: dict[str, str] = {}
         self._serials: dict[WorkloadIdentity, deque[str]] = {}
         self._keys: dict[WorkloadIdentity, dict[str, int]] = {}
         self._empty_handed: frozenset[str] = frozenset()
@@ -107,7 +109,7 @@ class HeldCertificates:
                 self._journal.may_use(key, chain.root, chain.not_after)
             return
         self._journal.note(
-            _leaf_key(chain.serial),
+            _leaf_key(chain.serial, identity),
             Holding(
                 trusts=self.know(chain.roots_pem),
                 uses=frozenset({chain.root}),
@@ -117,7 +119,7 @@ class HeldCertificates:
         serials = self._serials.setdefault(identity, deque())
         serials.append(chain.serial)
         if len(serials) > MAX_LEAVES:
-            self._merge(identity, _leaf_key(serials.popleft()))
+            self._merge(identity, _leaf_key(serials.popleft(), identity))
 
     def _merge(self, identity: WorkloadIdentity, key: str) -> None:
         """Count one of very many certificates of an identity together with others."""
@@ -137,12 +139,14 @@ class HeldCertificates:
         """A caller got a new certificate; the one it proved itself with is soon used no more."""
         kind, _, serial = caller.credential.partition(":")
         if caller.how is How.CERTIFICATE and kind == "certificate":
-            before = self._journal.holders.get(_leaf_key(serial))
+            key = _leaf_key(serial, caller.identity)
+            before = self._journal.holders.get(key)
             if before is not None:
                 # The answer may be lost, and the agent has to ask again.
                 until = min(before.until, self._clock() + _ASKS_AGAIN_WITHIN)
-                self._journal.note(_leaf_key(serial), structs.replace(before, until=until))
+                self._journal.note(key, structs.replace(before, until=until))
             self._successors[serial] = _Successor(chain.serial, caller.ends_at or self._clock())
+            self._predecessors[chain.serial] = key
 
     # -- what streams show ------------------------------------------------------------------------
 
@@ -158,14 +162,14 @@ class HeldCertificates:
                 empty_handed.add(key)  # it was given nothing, in this connection or another
                 continue
             self._journal.note(key, self._holding(before, identity, member, now))
-        for serial, member in self._agents():
-            self._note_agent(_leaf_key(serial), member)
-            keys.add(_leaf_key(serial))
+        for key, member in self._agents():
+            self._note_agent(key, member)
+            keys.add(key)
         self.connected_keys = frozenset(keys)
         self._empty_handed = frozenset(empty_handed)
         self._journal.drop_ended(now)
         for serial in [each for each, next_ in self._successors.items() if next_.until <= now]:
-            del self._successors[serial]
+            self._predecessors.pop(self._successors.pop(serial).serial, None)
         return self._journal.holders.at(now, self._empty_handed)
 
     # -- a follower of streams --------------------------------------------------------------------
@@ -203,11 +207,14 @@ class HeldCertificates:
         """Yield streams of agents, with the certificate that each has by now."""
         for info, member in self._streams.members():
             kind, _, serial = info.credential.partition(":")
-            if kind != "certificate" or _identity(info.proxy) is not None:
+            identity = info.proxy.identity
+            if kind != "certificate" or identity is None or _identity(info.proxy) is not None:
                 continue
+            if (before := self._predecessors.pop(serial, None)) is not None:
+                self._journal.forget(before)  # the next one has arrived, and is in use
             while (successor := self._successors.get(serial)) is not None:
                 serial = successor.serial  # streams outlive the certificate they came with
-            yield serial, member
+            yield _leaf_key(serial, identity), member
 
     def _note_agent(self, key: str, member: Member) -> None:
         before, trusts = self._journal.holders.get(key), self._trusted(member)
@@ -284,8 +291,17 @@ class HeldCertificates:
         return leaf
 
 
-def _leaf_key(serial: str) -> str:
-    return f"leaf:{serial}"
+def _leaf_key(serial: str, identity: WorkloadIdentity) -> str:
+    return f"leaf:{serial}:{identity}"
+
+
+def name_of(key: str) -> str:
+    """Return who a key of the ledger stands for, for people."""
+    kind, _, who = key.partition(":")
+    if kind != "leaf":
+        return who
+    serial, _, identity = who.partition(":")
+    return f"{identity or 'an agent'} (certificate {serial})"
 
 
 def _key(proxy: Proxy) -> str:

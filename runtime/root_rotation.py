@@ -7,7 +7,8 @@ off by it have to be given time to come back. The state is on disk before anythi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import heapq
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,13 +27,15 @@ from pilothouse.certs.rotation_files import (
     write_status,
 )
 from pilothouse.errors import MeshError
-from pilothouse.runtime.held_certificates import HeldCertificates
+from pilothouse.runtime.held_certificates import HeldCertificates, name_of
 
 ROTATE_AT: Final = 0.8
 """The share of a root's life after which the next one is made (C-R-3)."""
 LOOK_SECONDS: Final = 0.25
 REQUEST_SECONDS: Final = 0.5
 LOOK_WHEN_STABLE_SECONDS: Final = 5.0
+MAX_NAMES: Final = 20
+"""Holders told by name, of those that a step waits for."""
 
 log = structlog.get_logger()
 
@@ -170,7 +173,13 @@ class RotationRun:
             absent_until=max(absent, default=None),
             holders=len(holdings.holders),
             refused=self._refused,
+            behind=_names(behind, connected),
         )
         if self._told is None or msgspec.structs.replace(status, at=self._told.at) != self._told:
             write_status(self._store.directory, status)
             self._told = status
+
+
+def _names(behind: Iterable[str], connected: Collection[str]) -> tuple[str, ...]:
+    first = heapq.nsmallest(MAX_NAMES, behind, key=lambda key: (key in connected, key))
+    return tuple(name_of(key) for key in first)

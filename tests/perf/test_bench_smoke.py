@@ -22,7 +22,7 @@ def test_every_phase_runs_on_a_small_mesh(tmp_path: Path) -> None:
     large = results["large"]
     kinds = ["one endpoint", "one VirtualService", "one DestinationRule"]
     more = [
-        "one endpoint, before a storm",
+        "one endpoint, no storm",
         "one endpoint, 200 requests for certificates",
         "one endpoint, --debounce 0",
     ]

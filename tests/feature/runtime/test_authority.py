@@ -279,7 +279,7 @@ async def test_an_agent_that_renews_lets_it_go_on(place: Place) -> None:
         held = server.plane.authority
         assert held is not None
         ledger = dict(held._journal.holders)  # type: ignore[union-attr]
-        first, second = (f"leaf:{each.serial_number:x}" for each in (leaf, chain[0]))
+        first, second = (f"leaf:{each.serial_number:x}:{WEB}" for each in (leaf, chain[0]))
         assert ledger[first].until <= datetime.now(UTC) + timedelta(minutes=2)
         assert ledger[second].trusts == place.state().trusted_roots
 

@@ -12,6 +12,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from pilothouse.certs import private_files
 from pilothouse.certs.authority import Authority
 from pilothouse.certs.issued import KeyAlgorithm
+from pilothouse.certs.material import fingerprint
 from pilothouse.certs.root_store import (
     LOCK_FILE,
     OLD_CERTIFICATE_FILE,
@@ -145,7 +146,11 @@ def test_rotation_step_by_step(tmp_path: Path) -> None:
         store.request("cluster.local", NOW)
     assert store.advance(Hastened(), NOW)
     signing = store.material(NOW)
-    assert (signing.root, signing.roots_pem) == (new, both.roots_pem)
+    assert signing.root == new
+    # The one that signs leads, which is how agents see that it is another one.
+    assert [fingerprint(each) for each in load_pem_x509_certificates(both.roots_pem)] == [old, new]
+    led = load_pem_x509_certificates(signing.roots_pem)
+    assert [fingerprint(each) for each in led] == [new, old]
     with pytest.raises(RotationRefused, match="only before"):
         store.advance(Cancelled(), NOW)
     assert store.advance(Hastened(), NOW)

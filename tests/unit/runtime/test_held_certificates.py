@@ -56,7 +56,7 @@ def test_certificates_of_agents_count_until_they_end() -> None:
     chain = chain_of(ROOT)
     held.issued(ALICE, chain, made_here=False)
     assert dict(journal.holders) == {
-        f"leaf:{chain.serial}": Holding(
+        f"leaf:{chain.serial}:{ALICE}": Holding(
             trusts=frozenset({ROOT.root}), uses=frozenset({ROOT.root}), until=NOW + LIFE
         )
     }
@@ -76,7 +76,7 @@ def test_a_certificate_is_given_up_soon_after_the_next() -> None:
         identity=ALICE, how=How.CERTIFICATE, credential=f"certificate:{first.serial}"
     )
     held.superseded(by_certificate, second)
-    left = journal.holders.get(f"leaf:{first.serial}")
+    left = journal.holders.get(f"leaf:{first.serial}:{ALICE}")
     assert left is not None
     assert left.until == NOW + timedelta(minutes=2)
 
