@@ -222,6 +222,8 @@ class Publisher:
         changed: list[Entry] = []
         moved: list[Node] = []
         yielded_at = committed_at
+        for _ in self._graph.settle_firewalls():
+            yielded_at = await self._breathe(yielded_at)
         for node in self._graph.take_dirty():
             if not node.pins:
                 continue
@@ -231,9 +233,7 @@ class Publisher:
                 moved.append(node)
             elif node.changed_at != entry.changed_at:
                 changed.append(entry)
-            if self._clock() - yielded_at > YIELD_AFTER_SECONDS:
-                await asyncio.sleep(0)
-                yielded_at = self._clock()
+            yielded_at = await self._breathe(yielded_at)
         woken: dict[Member, None] = {}
         comparison = Comparison()
         for entry in changed:
@@ -243,6 +243,12 @@ class Publisher:
         for member in woken:
             member.wake()
         return len(woken)
+
+    async def _breathe(self, yielded_at: float) -> float:
+        if self._clock() - yielded_at <= YIELD_AFTER_SECONDS:
+            return yielded_at
+        await asyncio.sleep(0)
+        return self._clock()
 
     def _mark(
         self, entry: Entry, comparison: Comparison, now: float, woken: dict[Member, None]
