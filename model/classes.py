@@ -32,7 +32,12 @@ from pilothouse.model.proxies import (
     Profile,
     Proxy,
 )
-from pilothouse.model.proxy_settings import NO_SETTINGS, ProxySettings, settings_of
+from pilothouse.model.proxy_settings import (
+    NO_SETTINGS,
+    ProxySettings,
+    secret_source,
+    settings_of,
+)
 from pilothouse.model.scopes import Scope, SidecarQuestion, sidecar_for
 from pilothouse.model.secret_access import NOBODY, SecretReader, reader_of
 from pilothouse.model.topology_labels import NETWORK_LABEL
@@ -166,8 +171,9 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
     served = ctx.get(targets, proxy)
     ipv4 = any(":" not in ip for ip in proxy.ips)
     ipv6 = any(":" in ip for ip in proxy.ips)
-    endpoints = _endpoint_view(ctx, proxy)
     settings = settings_of(ctx, proxy)
+    source = secret_source(proxy.certificates, settings.client_files)
+    endpoints = _endpoint_view(ctx, proxy, crosses=source is not CertificateSource.NONE)
     _tell_unknown_cluster(ctx, proxy)
     return ProxyClass(
         type=proxy.type,
@@ -183,7 +189,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
             is_unprivileged=proxy.unprivileged,
             settings=settings,
             dns_capture=proxy.dns_capture,
-            certificates=proxy.certificates,
+            certificates=source,
             cluster=cluster_of_proxy(ctx, proxy),
         ),
         inbound=_authenticated(
@@ -194,7 +200,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
                 ipv4=ipv4,
                 ipv6=ipv6,
                 settings=settings,
-                certificates=proxy.certificates,
+                certificates=secret_source(proxy.certificates, settings.server_files),
             ),
             authentication_of(ctx, proxy.namespace, labels),
         ),
@@ -220,7 +226,7 @@ def _tell_unknown_cluster(ctx: Ctx, proxy: Proxy) -> None:
         )
 
 
-def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
+def _endpoint_view(ctx: Ctx, proxy: Proxy, *, crosses: bool) -> EndpointView:
     reads = ctx.get(labels_read, None)
     has_networks = ctx.get(has_gateways, None) or bool(proxy.networks)
     own = _own_service(ctx, proxy)
@@ -233,7 +239,7 @@ def _endpoint_view(ctx: Ctx, proxy: Proxy) -> EndpointView:
             network=labels.get(NETWORK_LABEL, ""),
             ipv4=any(":" not in ip for ip in proxy.ips),
             ipv6=any(":" in ip for ip in proxy.ips),
-            crosses=proxy.certificates is not CertificateSource.NONE,
+            crosses=crosses,
             networks=proxy.networks,
         )
     chosen = tuple(sorted((n, v) for n, v in labels.items() if n in reads))

@@ -8,6 +8,7 @@ proxies. Reading the node message is the business of `pilothouse.xds.node`.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from pilothouse.api.duration import Duration
 from pilothouse.api.proxy_config import OwnProxyConfig
@@ -95,6 +96,14 @@ class Registration:
     has_probe: bool = False
 
 
+class TlsFiles(NamedTuple):
+    """Paths of certificates on a proxy's own disk, in place of those of the mesh (NM-11, NM-12)."""
+
+    chain: str = ""
+    key: str = ""
+    roots: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
     """
@@ -108,6 +117,7 @@ class Proxy:
     `discovers_itself` its bootstrap has a cluster of the workloads that serve what it serves.
     `registration` is None unless it asks for one. `dns_resolver` (``IP:PORT``) is who it asks for
     the hosts of requests, empty for its system's name servers.
+    `client_files` are what it shows as a client, `server_files` as a server.
     `identity` alone is not its own word: it was verified, and None if nobody was asked.
     """
 
@@ -139,5 +149,7 @@ class Proxy:
     balances_outbound: bool = False
     unprivileged: bool = False
     certificates: CertificateSource = CertificateSource.NONE
+    client_files: TlsFiles | None = None
+    server_files: TlsFiles | None = None
     registration: Registration | None = None
     identity: WorkloadIdentity | None = None

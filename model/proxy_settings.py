@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 from pilothouse.api.duration import Duration
 from pilothouse.api.proxy_config import ConnectionSettings, ProxyHeaders
 from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.mesh import mesh_config
-from pilothouse.model.proxies import Proxy
+from pilothouse.model.proxies import CertificateSource, Proxy, TlsFiles
 
 
 class RouteHeaders(NamedTuple):
@@ -35,6 +36,7 @@ class ProxySettings:
     answers clients that speak HTTP/1.0 (NM-15). `balances_inbound` and
     `balances_outbound` give each connection to the worker with the fewest (LS-20). At
     `http_proxy_port` clients use the proxy as one, by the names of hosts; 0 is nowhere (NM-13).
+    `client_files` and `server_files` are shown in place of the mesh's certificates (NM-11, NM-12).
     """
 
     headers: ProxyHeaders | None = None
@@ -44,6 +46,8 @@ class ProxySettings:
     balances_inbound: bool = False
     balances_outbound: bool = False
     http_proxy_port: int = 0
+    client_files: TlsFiles | None = None
+    server_files: TlsFiles | None = None
 
     @property
     def on_routes(self) -> RouteHeaders:
@@ -93,4 +97,41 @@ def settings_of(ctx: Ctx, proxy: Proxy) -> ProxySettings:
         accepts_http10=proxy.http10,
         balances_inbound=proxy.balances_inbound,
         balances_outbound=proxy.balances_outbound,
+        client_files=_usable(ctx, proxy, proxy.client_files, "TLS_CLIENT"),
+        server_files=_usable(ctx, proxy, proxy.server_files, "TLS_SERVER"),
     )
+
+
+def secret_source(certificates: CertificateSource, files: TlsFiles | None) -> CertificateSource:
+    """
+    Return where a proxy with files of its own asks for certificates.
+
+    Files are told of by this server, so a proxy that has all it needs in files has certificates.
+    """
+    if certificates is CertificateSource.NONE and files is not None and files.roots:
+        return CertificateSource.ADS
+    return certificates
+
+
+def _usable(ctx: Ctx, proxy: Proxy, files: TlsFiles | None, side: str) -> TlsFiles | None:
+    if files is None:
+        return None
+    problem = ""
+    if not (files.chain and files.key):
+        problem = f"{side}_CERT_CHAIN and {side}_KEY go together, and one is not there"
+    elif "~" in files.chain or "~" in files.key:
+        problem = f"{side}_CERT_CHAIN and {side}_KEY cannot have ~ in their paths"
+    elif not files.roots and proxy.certificates is CertificateSource.NONE:
+        problem = f"Without certificates of the mesh {side}_ROOT_CERT is needed too"
+    if not problem:
+        return files
+    ctx.report(
+        Finding(
+            Severity.WARNING,
+            "ProxyFilesUnusable",
+            ConfigRef("Proxy", proxy.namespace, proxy.name, f"metadata.{side}_CERT_CHAIN"),
+            f"{problem}; the files are not used.",
+            "Give the proxy's metadata the paths of the chain, its key, and the roots.",
+        )
+    )
+    return None

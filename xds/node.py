@@ -31,6 +31,7 @@ from pilothouse.model.proxies import (
     Profile,
     Proxy,
     Registration,
+    TlsFiles,
 )
 from pilothouse.xds.requests import InvalidRequest
 
@@ -120,6 +121,8 @@ def read_proxy(node: Node | None) -> Proxy:
         config=_config(metadata.get("PROXY_CONFIG")),
         unprivileged=_flag(metadata.get("UNPRIVILEGED_POD")),
         certificates=_certificates(metadata),
+        client_files=_files(metadata, "TLS_CLIENT"),
+        server_files=_files(metadata, "TLS_SERVER"),
         registration=_registration(metadata, ips),
     )
 
@@ -240,6 +243,13 @@ def _port(value: Json) -> int | None:
     text = _text(value)
     is_number = text.isascii() and text.isdigit() and len(text) <= 5
     return int(text) if is_number and int(text) < 65536 else None
+
+
+def _files(metadata: Mapping[str, Json], side: str) -> TlsFiles | None:
+    """Read where certificates of its own are on the proxy's disk (NM-11, NM-12)."""
+    parts = ("CERT_CHAIN", "KEY", "ROOT_CERT")
+    found = TlsFiles(*(_text(metadata.get(f"{side}_{part}")) for part in parts))
+    return found if any(found) else None
 
 
 def _duration(value: Json) -> Duration | None:

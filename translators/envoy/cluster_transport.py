@@ -7,6 +7,8 @@ one for the others, and load assignments say which is which (traffic.md 3.9, N-7
 
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
@@ -16,7 +18,7 @@ from pilothouse.graph.core import Ctx
 from pilothouse.model.endpoints import EndpointsKey
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
-from pilothouse.model.proxies import CertificateSource
+from pilothouse.model.proxies import CertificateSource, TlsFiles
 from pilothouse.model.service_accounts import (
     all_take_mutual_tls,
     service_identities,
@@ -44,6 +46,7 @@ class Destination(NamedTuple):
     certificates: CertificateSource
     names: tuple[str, ...]
     has_secrets: bool = False
+    files: TlsFiles | None = None
 
 
 def apply_transport(
@@ -78,6 +81,26 @@ def apply_transport(
             pass
 
 
+def with_own_files(tls: ClientTls | None, owner: Service, files: TlsFiles) -> ClientTls | None:
+    """
+    Return a rule's TLS for a client that has certificates in files of its own (DR-58).
+
+    They are shown where the rule asks for any, to whom the rule names; not outside of the mesh.
+    """
+    if tls is None or owner.is_mesh_external:
+        return tls
+    if tls.mode not in ("MUTUAL", "ISTIO_MUTUAL"):
+        return tls
+    return structs.replace(
+        tls,
+        mode="MUTUAL",
+        credential_name="",
+        client_certificate=files.chain,
+        private_key=files.key,
+        ca_certificates=files.roots or tls.ca_certificates,
+    )
+
+
 def _apply_automatic(
     ctx: Ctx, cluster: cluster_pb2.Cluster, to: Destination, upstream: HttpUpstream
 ) -> None:
@@ -106,6 +129,7 @@ def _mutual(ctx: Ctx, to: Destination, upstream: HttpUpstream) -> base_pb2.Trans
             names=chosen or ctx.get(service_identities, to.owner.key),
             trust_domains=ctx.get(trust_domains, None),
             protocols=offered(upstream),
+            files=to.files,
         )
     )
 

@@ -7,6 +7,7 @@ scope that obeys the same rule for it.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.cluster.v3 import cluster_pb2
@@ -33,7 +34,7 @@ from pilothouse.model.policies import (
     subset_names,
 )
 from pilothouse.model.protocols import Protocol
-from pilothouse.model.proxies import CertificateSource
+from pilothouse.model.proxies import CertificateSource, TlsFiles
 from pilothouse.model.resource import CDS, Resource
 from pilothouse.model.scopes import Scope, service_shards
 from pilothouse.model.services import Port, Resolution, Service, ServiceKey, service
@@ -50,7 +51,11 @@ from pilothouse.translators.envoy.cluster_policy import (
     apply_outlier_detection,
     is_passthrough,
 )
-from pilothouse.translators.envoy.cluster_transport import Destination, apply_transport
+from pilothouse.translators.envoy.cluster_transport import (
+    Destination,
+    apply_transport,
+    with_own_files,
+)
 from pilothouse.translators.envoy.clusters_dns import DnsLookup, apply_dns, lookup_families
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost, apply_dynamic_discovery
 from pilothouse.translators.envoy.encoding import encode
@@ -80,6 +85,7 @@ class ClusterView(NamedTuple):
     listed: Client
     preserves_case: bool = False
     certificates: CertificateSource = CertificateSource.NONE
+    files: TlsFiles | None = None
 
     @staticmethod
     def of(view: View, listed: Client) -> "ClusterView":
@@ -92,6 +98,7 @@ class ClusterView(NamedTuple):
             listed,
             view.settings.preserves_case,
             view.certificates,
+            view.settings.client_files,
         )
 
 
@@ -111,6 +118,7 @@ class ClusterKey(NamedTuple):
     client: Client = ()
     preserves_case: bool = False
     certificates: CertificateSource = CertificateSource.NONE
+    files: TlsFiles | None = None
 
 
 class ClusterShardKey(NamedTuple):
@@ -168,6 +176,7 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
                 client,
                 view.preserves_case,
                 view.certificates,
+                view.files,
             )
 
 
@@ -190,6 +199,8 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     rule = ctx.get(merged_rule, key.rule) if key.rule else None
     mesh = ctx.get(mesh_config, None)
     policy = policy_for(rule, key.port, key.subset, mesh.default_traffic_policy)
+    if key.files is not None:
+        policy = replace(policy, tls=with_own_files(policy.tls, owner, key.files))
     name = ClusterName(key.port, key.subset, owner.host)
     subject = StatSubject(owner, port, key.subset)
     stats = stat_name(mesh.outbound_cluster_stat_name, subject, str(name))
@@ -208,7 +219,9 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
         keep_draining(cluster)
     apply_locality(cluster, plan_of(ctx, owner, policy))
     has_secrets = bool(key.rule and key.rule.selector)
-    to = Destination(owner, port, key.subset, policy.tls, key.certificates, names, has_secrets)
+    to = Destination(
+        owner, port, key.subset, policy.tls, key.certificates, names, has_secrets, key.files
+    )
     try:
         apply_transport(ctx, cluster, to, upstream)
     except TlsUnavailable as problem:

@@ -127,7 +127,7 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
             name=INBOUND_BLACKHOLE_CHAIN,
         )
     )
-    tls = _server_tls(ctx, inbound.certificates)
+    tls = _server_tls(ctx, inbound.certificates, inbound.settings)
     passthrough = Serving(
         cluster=INBOUND_PASSTHROUGH_CLUSTER,
         stat_prefix=f"{INBOUND_PASSTHROUGH_CLUSTER};",
@@ -163,11 +163,11 @@ def virtual_inbound(ctx: Ctx, inbound: Inbound) -> Resource:
     return Resource(LDS, VIRTUAL_INBOUND, encode(listener), tuple(dict.fromkeys(refs)))
 
 
-def _server_tls(ctx: Ctx, certificates: CertificateSource) -> ServerTls | None:
+def _server_tls(ctx: Ctx, certificates: CertificateSource, own: ProxySettings) -> ServerTls | None:
     if certificates is CertificateSource.NONE:
         return None
     settings = ctx.get(mesh_config, None).mesh_mtls
-    return ServerTls(certificates, ctx.get(accepted_domains, None), settings)
+    return ServerTls(certificates, ctx.get(accepted_domains, None), settings, own.server_files)
 
 
 def _tls_inspectors(
@@ -255,7 +255,8 @@ def bound_inbound(ctx: Ctx, key: BoundKey) -> Resource:
     mesh = ctx.get(mesh_config, None)
     listener.listener_filters_timeout.FromTimedelta(mesh.protocol_detection_timeout)
     normalization = mesh.path_normalization.normalization
-    security = _security(ctx, port, key.certificates, _server_tls(ctx, key.certificates))
+    tls = _server_tls(ctx, key.certificates, key.settings)
+    security = _security(ctx, port, key.certificates, tls)
     logging = ctx.get(access_logging, None)
     settings = HttpSettings(key.settings, normalization, logging)
     serving = _serving(ctx, port, Match(), settings, security)

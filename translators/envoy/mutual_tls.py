@@ -17,10 +17,10 @@ from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2,
 from pilothouse._pb.google.protobuf import any_pb2
 from pilothouse.api.mesh_config import MeshTls
 from pilothouse.api.tls_names import CIPHERS
-from pilothouse.model.credentials import ROOTS, WORKLOAD
+from pilothouse.model.credentials import ROOTS, WORKLOAD, CertificateFiles, RootsFile
 from pilothouse.model.names import AGENT_CLUSTER
 from pilothouse.model.protocols import Protocol
-from pilothouse.model.proxies import CertificateSource
+from pilothouse.model.proxies import CertificateSource, TlsFiles
 from pilothouse.model.service_accounts import SPIFFE
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.http_options import HttpUpstream
@@ -59,6 +59,7 @@ class ServerTls(NamedTuple):
     certificates: CertificateSource
     trust_domains: tuple[str, ...]
     settings: MeshTls | None
+    files: TlsFiles | None = None
 
 
 class MeshPeer(NamedTuple):
@@ -73,6 +74,7 @@ class MeshPeer(NamedTuple):
     names: tuple[str, ...]
     trust_domains: tuple[str, ...]
     protocols: tuple[str, ...]
+    files: TlsFiles | None = None
 
 
 @lru_cache(maxsize=64)
@@ -91,7 +93,7 @@ def server_socket(server: ServerTls) -> base_pb2.TransportSocket:
     chosen = [name for name in dict.fromkeys(settings.cipher_suites) if name in CIPHERS]
     parameters.cipher_suites.extend(chosen or DEFAULT_CIPHERS)
     common.alpn_protocols.extend(_SERVED_PROTOCOLS)
-    _apply_secrets(common, server.certificates)
+    _apply_secrets(common, server.certificates, server.files)
     _accept_domains(common, server.trust_domains)
     return base_pb2.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))
 
@@ -103,7 +105,7 @@ def client_socket(peer: MeshPeer) -> base_pb2.TransportSocket:
     common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2
     common.tls_params.tls_maximum_protocol_version = common_pb2.TlsParameters.TLSv1_3
     common.alpn_protocols.extend(peer.protocols)
-    _apply_secrets(common, peer.certificates)
+    _apply_secrets(common, peer.certificates, peer.files)
     if peer.names:
         accept_names(common.combined_validation_context.default_validation_context, peer.names)
     else:
@@ -156,13 +158,22 @@ def offer_override(value: str) -> any_pb2.Any:
     return pack(config)
 
 
-def _apply_secrets(common: tls_pb2.CommonTlsContext, certificates: CertificateSource) -> None:
-    common.tls_certificate_sds_secret_configs.append(
-        secret_pb2.SdsSecretConfig(name=WORKLOAD, sds_config=secret_source(certificates))
+def _apply_secrets(
+    common: tls_pb2.CommonTlsContext, certificates: CertificateSource, files: TlsFiles | None
+) -> None:
+    # Files are secrets too, which this server tells of: so Envoy reads them again (N-64).
+    shown = str(CertificateFiles(files.chain, files.key)) if files else WORKLOAD
+    common.tls_certificate_sds_secret_configs.append(_secret(shown, certificates))
+    trusted = str(RootsFile(files.roots)) if files and files.roots else ROOTS
+    common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(
+        _secret(trusted, certificates)
     )
-    roots = common.combined_validation_context.validation_context_sds_secret_config
-    roots.name = ROOTS
-    roots.sds_config.CopyFrom(secret_source(certificates))
+
+
+def _secret(name: str, certificates: CertificateSource) -> secret_pb2.SdsSecretConfig:
+    is_file = name not in (WORKLOAD, ROOTS)
+    source = secret_source(CertificateSource.ADS if is_file else certificates)
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=source)
 
 
 def _accept_domains(common: tls_pb2.CommonTlsContext, domains: tuple[str, ...]) -> None:
