@@ -127,6 +127,12 @@ _LONGEST_SOCKET_BYTES: Final = 107
     help="Envoy's admin interface, or unix:PATH.",
 )
 @click.option(
+    "--watched/--unwatched",
+    default=True,
+    help="Open port 15021 for readiness (/healthz/ready) and 15090 for Prometheus"
+    " (/stats/prometheus), to everybody.",
+)
+@click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -148,6 +154,7 @@ def bootstrap_command(
     kind: str,
     locality: str,
     admin: str,
+    watched: bool,
     output: Path | None,
     sds_socket: str,
     **more: str,
@@ -187,6 +194,7 @@ def bootstrap_command(
         delta=delta,
         tls=tls,
         agent=_pipe(sds_socket, "--sds-socket") if source is CertificateSource.AGENT else None,
+        is_watched=watched,
     )
     if output is None:
         click.echo(json.dumps(made, indent=2))

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from pilothouse.model.names import AGENT_CLUSTER, XDS_CLUSTER
 from pilothouse.model.proxies import CertificateSource, InterceptionMode, Locality, NodeType
+from pilothouse.translators.envoy.bootstrap_listeners import admin_cluster, own_listeners
 from pilothouse.translators.envoy.control_plane_tls import (
     ControlPlaneTls,
     transport_socket,
@@ -142,6 +143,7 @@ def bootstrap(
     delta: bool = True,
     tls: ControlPlaneTls | None = None,
     agent: PipeAddress | None = None,
+    is_watched: bool = False,
     stats_kept: Sequence[Mapping[str, Json]] = (),
 ) -> dict[str, Json]:
     """
@@ -153,6 +155,7 @@ def bootstrap(
         delta: Ask for incremental xDS; otherwise state of the world.
         tls: How the control plane is verified and who we are to it; None speaks plaintext gRPC.
         agent: The socket of an agent that serves the workload's certificate, if there is one.
+        is_watched: Open the ports for readiness and statistics (N-30), to everybody.
         stats_kept: String matchers (``{"prefix": ...}``) of statistics kept besides the usual few.
     Returns: JSON data of an envoy.config.bootstrap.v3.Bootstrap.
     """
@@ -164,7 +167,9 @@ def bootstrap(
             "clusters": [
                 _control_plane_cluster(control_plane, tls),
                 *([_agent_cluster(agent)] if agent else []),
-            ]
+                *([admin_cluster(_address(admin))] if is_watched else []),
+            ],
+            **({"listeners": own_listeners(_wildcard(workload))} if is_watched else {}),
         },
         "stats_config": {
             "use_all_default_tags": False,
@@ -196,6 +201,11 @@ def bootstrap(
             ]
         },
     }
+
+
+def _wildcard(workload: Workload) -> str:
+    has_ipv4 = any(":" not in address for address in workload.addresses)
+    return "0.0.0.0" if has_ipv4 else "::"  # noqa: S104 (Envoy's listeners, not ours)
 
 
 def _dynamic_resources(*, delta: bool) -> dict[str, Json]:

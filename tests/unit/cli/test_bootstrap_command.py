@@ -125,6 +125,42 @@ def test_plaintext_has_no_certificates() -> None:
     assert written["dynamic_resources"]["ads_config"]["api_type"] == "GRPC"
 
 
+def test_who_watches_the_proxy_is_shown_two_paths() -> None:
+    """N-13, N-30, LS-09: readiness and statistics, on ports that no service gets."""
+    written = made("--admin", "127.0.0.1:15000")
+    listeners = written["static_resources"]["listeners"]
+    assert [each["name"] for each in listeners] == ["0.0.0.0_15090", "0.0.0.0_15021"]
+    paths = {}
+    for each in listeners:
+        manager = each["filter_chains"][0]["filters"][0]["typed_config"]
+        (host,) = manager["route_config"]["virtual_hosts"]
+        (route,) = host["routes"]
+        paths[each["address"]["socket_address"]["port_value"]] = route
+    assert paths == {
+        15090: {"match": {"path": "/stats/prometheus"}, "route": {"cluster": "prometheus_stats"}},
+        15021: {
+            "match": {"path": "/healthz/ready"},
+            "route": {"cluster": "prometheus_stats", "prefix_rewrite": "/ready"},
+        },
+    }
+    (ends,) = cluster(written, "prometheus_stats")["load_assignment"]["endpoints"]
+    place = ends["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+    assert place == {"address": "127.0.0.1", "port_value": 15000}
+
+
+def test_nobody_need_watch_a_proxy() -> None:
+    """N-13: then it has the clusters of its control plane only, which CDS never sends."""
+    resources = made("--unwatched", "--certificates", "agent")["static_resources"]
+    assert "listeners" not in resources
+    assert [each["name"] for each in resources["clusters"]] == ["xds-grpc", "sds-grpc"]
+
+
+def test_a_proxy_without_ipv4_is_watched_by_ipv6() -> None:
+    result = run("--name", "web-1", "--ip", "fd00::1")
+    listeners = json.loads(result.stdout)["static_resources"]["listeners"]
+    assert [each["name"] for each in listeners] == ["::_15090", "::_15021"]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

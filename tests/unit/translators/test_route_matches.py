@@ -144,7 +144,7 @@ def test_what_is_read_of_the_client():
 
 
 def test_an_entry_is_a_route():
-    """VS-18, N-51, VS-16: one route per entry in order, named by rule and entry."""
+    """VS-05, VS-18, N-51, VS-16: one route per entry in order, named by rule and entry."""
     routes, _ = build(
         {
             "name": "canary",
