@@ -6,11 +6,14 @@ its content, and nothing here logs.
 """
 
 import asyncio
+import resource
 from typing import Final
 
 import msgspec
 
 _LENGTH_BYTES: Final = 4
+DESCRIPTORS_PER_CONNECTION: Final = 2
+SPARE_DESCRIPTORS: Final = 64
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A trust bundle with a large revocation list fits."""
 
@@ -30,6 +33,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: float = 1.0
     connections: int = 20_000
     buffer_bytes: int = 256 * 1024
+
+    def most_connections(self, descriptors: int) -> int:
+        """Return how many connections there may be with so many open files."""
+        own = (descriptors - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION
+        return min(self.connections, max(own, 1))
+
+    def most_strangers(self) -> int:
+        """Return how many of them may be of callers that have not said yet who they are."""
+        _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)  # the front takes them all
+        return max(self.most_connections(descriptors) // 2, 1)
 
 
 class Material(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ class Peer:
     was_recognised: bool = False
     wants_certificates: bool | None = None
     """Whether it has asked for certificates and nothing else; None before its first call."""
+    on_recognised: Callable[[], None] = lambda: None
 
 
 class Peers:
@@ -136,7 +137,9 @@ class CallerFinder:
             cluster=cluster_name(metadata),
         )
         caller = await self._callers.authenticate(credentials)
-        peer.was_recognised = True
+        if not peer.was_recognised:
+            peer.was_recognised = True
+            peer.on_recognised()
         return caller
 
 

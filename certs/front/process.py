@@ -46,8 +46,6 @@ _LAST_WORDS_SECONDS: Final = 0.5
 _RETRY_ACCEPT_SECONDS: Final = 0.1
 _QUEUE_FULL_SECONDS: Final = 0.02
 _TELL_EVERY_SECONDS: Final = 1.0
-_DESCRIPTORS_PER_CONNECTION: Final = 2
-_SPARE_DESCRIPTORS: Final = 64
 _KEEPALIVE: Final = (
     ("TCP_KEEPIDLE", 30),
     ("TCP_KEEPINTVL", 10),
@@ -150,8 +148,7 @@ class Front:
             self._limits = told.limits
             self._half_open = self._new_half_open()
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        own = (descriptors - _SPARE_DESCRIPTORS) // _DESCRIPTORS_PER_CONNECTION
-        self._most = min(self._limits.connections, max(own, 1))
+        self._most = self._limits.most_connections(descriptors)
         return ""
 
     def _new_half_open(self) -> HalfOpens:

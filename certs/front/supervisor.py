@@ -11,6 +11,7 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -35,7 +36,9 @@ from pilothouse.certs.front.control import (
     encode,
     read_frame,
 )
+from pilothouse.certs.front.half_open import Turn
 from pilothouse.certs.front.peers import Peer, Peers, Recognise
+from pilothouse.certs.front.strangers import Strangers
 from pilothouse.errors import SourceError
 
 STRANGER_SECONDS: Final = 60.0
@@ -107,6 +110,7 @@ class TlsFront:
         self._clock = clock
         self._limits = limits or Limits()
         self._stranger_seconds = stranger_seconds
+        self._strangers = Strangers(self._limits.most_strangers())
         self._material: Material | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -221,6 +225,7 @@ class TlsFront:
     async def _reap(self) -> int | None:
         """Close the socket pair, upon which the front ends; return its exit code."""
         self._peers.clear()
+        self._strangers.clear()
         self._is_held = False
         if self._configured is not None and not self._configured.done():
             self._configured.set_result(None)  # its successor will be given the new material
@@ -263,6 +268,7 @@ class TlsFront:
                 self._tell(Verdict(name=told.name, is_admitted=self._admit(told)))
             case Closed(name=name):
                 self._peers.discard(name)
+                self._strangers.leave(name)
             case Turned() as told:
                 self._observer.turned_away(told.counts, told.address, told.detail)
             case Configured(problem=problem):
@@ -286,9 +292,18 @@ class TlsFront:
                 address=told.address,
                 certificate=certificate,
                 opened_at=self._clock(),
+                on_recognised=partial(self._strangers.leave, told.name),
             )
         )
+        if certificate is None:
+            drop = partial(self._drop_stranger, told.name, told.address)
+            self._strangers.enter(told.name, told.address, self._clock(), drop)
         return True
+
+    def _drop_stranger(self, name: str, address: str) -> None:
+        why = "too many connections on which nobody has said who they are"
+        self._observer.turned_away({Turn.DROPPED.value: 1}, address, why)
+        self._tell(Close(name=name))
 
     async def _close_strangers(self) -> None:
         while True:

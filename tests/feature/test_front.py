@@ -317,7 +317,7 @@ async def test_a_storm_of_honest_clients(authority: Authority) -> None:
 
 async def test_connections_are_limited(authority: Authority) -> None:
     """Above the limit a connection is closed at once; when one ends there is room again."""
-    context = client_context(authority.root_pem)
+    context = client_context(authority.root_pem, svid(authority))
     async with fronted(authority, limits=Limits(connections=3)) as here:
         async with AsyncExitStack() as open_:
             for _ in range(3):
@@ -327,6 +327,43 @@ async def test_connections_are_limited(authority: Authority) -> None:
             await until(lambda: here.told.turned["full"] >= 1)
         await until(lambda: not len(here.peers))
         assert await here.answers(context)
+
+
+async def test_strangers_make_room(authority: Authority) -> None:
+    """
+    Handshakes are cheap, so who has shown nothing yet may have half of the connections only.
+
+    The oldest goes of whoever has most; who was recognised stays.
+    """
+    context = client_context(authority.root_pem)
+    async with (
+        fronted(authority, limits=Limits(connections=8)) as here,
+        AsyncExitStack() as open_,
+    ):
+        known, _ = await open_.enter_async_context(here.connected(context, "127.0.0.2"))
+        await until(lambda: len(here.peers) == 1)
+        [peer] = here.peers._peers.values()
+        peer.was_recognised = True
+        peer.on_recognised()
+        greedy = [
+            (await open_.enter_async_context(here.connected(context, "127.0.0.2")))[0]
+            for _ in range(4)
+        ]
+        await until(lambda: len(here.peers) == 5)
+        for local, oldest in (("127.0.0.1", 0), ("127.0.0.2", 1)):
+            reader, writer = await open_.enter_async_context(here.connected(context, local))
+            writer.write(b"hello")
+            async with asyncio.timeout(10):
+                assert await reader.read(5) == b"hello"
+                assert await greedy[oldest].read() == b""
+        assert here.told.turned["dropped"] == 2
+        assert not known.at_eof()
+        assert not greedy[2].at_eof()
+        member = client_context(authority.root_pem, svid(authority))
+        for _ in range(3):
+            await open_.enter_async_context(here.connected(member))
+        await until(lambda: len(here.peers) == 8)
+        assert here.told.turned["dropped"] == 2, "a certificate of the mesh is no stranger's"
 
 
 async def test_strangers_do_not_stay(authority: Authority) -> None:
