@@ -1,16 +1,16 @@
-"""Options that name clusters, the same for ``serve`` and ``validate``."""
+"""Options that name clusters, the same for all commands that read config."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from pilothouse.cli.lazy import AliasedOption
+from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.settings import RemoteCluster
 
-REMOTE_CLUSTER_HELP = (
-    "Another cluster of the mesh, and the directory of its objects; may be given more than once."
-    " Only Services, endpoints, Pods, Nodes, Namespaces and WorkloadEntries are read of it."
-)
-CLUSTER_ID_HELP = "Name of the cluster that the config is from; its proxies send it as CLUSTER_ID."
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RemoteClusterType(click.ParamType[RemoteCluster]):
@@ -28,3 +28,27 @@ class RemoteClusterType(click.ParamType[RemoteCluster]):
         if not name or not directory:
             self.fail(f"{value!r} is not of the form NAME=DIR, such as west=/etc/west.", param, ctx)
         return RemoteCluster(name, Path(directory))
+
+
+def cluster_options(command: F) -> F:
+    """Give a command the options `cluster_id` and `remote_clusters`."""
+    remote = click.option(
+        "--remote-cluster",
+        "remote_clusters",
+        type=RemoteClusterType(),
+        multiple=True,
+        envvar="PILOTHOUSE_REMOTE_CLUSTER",
+        help="Another cluster of the mesh, and the directory of its objects; may be given more than"
+        " once. Only Services, endpoints, Pods, Nodes, Namespaces and WorkloadEntries are read.",
+    )
+    own = click.option(
+        "--cluster-id",
+        "--clusterID",
+        "cluster_id",
+        cls=AliasedOption,
+        default=LOCAL_CLUSTER,
+        metavar="NAME",
+        envvar=["PILOTHOUSE_CLUSTER_ID", "CLUSTER_ID"],
+        help="Name of the cluster the config is from; its proxies send it as CLUSTER_ID.",
+    )
+    return own(remote(command))

@@ -6,11 +6,17 @@ from typing import Any
 
 import click
 
+from pilothouse.cli.clusters import cluster_options
 from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_table, print_yaml
 from pilothouse.graph.findings import Severity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SHORT_NAMES
-from pilothouse.runtime.settings import DEFAULT_DOMAIN, DEFAULT_REVISION
+from pilothouse.runtime.settings import (
+    DEFAULT_DOMAIN,
+    DEFAULT_REVISION,
+    RemoteCluster,
+    Settings,
+)
 
 _TYPES = {"cds": CDS, "eds": EDS, "lds": LDS, "rds": RDS}
 
@@ -39,6 +45,7 @@ _TYPES = {"cds": CDS, "eds": EDS, "lds": LDS, "rds": RDS}
     envvar="PILOTHOUSE_MESH_NETWORKS",
     help="File of the mesh's networks (MeshNetworks).",
 )
+@cluster_options
 @click.option(
     "--revision",
     default=DEFAULT_REVISION,
@@ -78,6 +85,8 @@ def config_dump(
     config_dir: Path,
     mesh_config: Path | None,
     mesh_networks: Path | None,
+    cluster_id: str,
+    remote_clusters: tuple[RemoteCluster, ...],
     revision: str,
     domain: str,
     node: str,
@@ -96,7 +105,16 @@ def config_dump(
     from pilothouse.xds.offline import proxy_of  # noqa: PLC0415
 
     proxy = proxy_of(node, _read_metadata(metadata) if metadata else {})
-    snapshot = take_snapshot(proxy, config_dir, mesh_config, domain, mesh_networks, revision)
+    settings = Settings(
+        config_dir=config_dir,
+        mesh_config=mesh_config,
+        mesh_networks=mesh_networks,
+        cluster_id=cluster_id,
+        remote_clusters=remote_clusters,
+        revision=revision,
+        domain=domain,
+    )
+    snapshot = take_snapshot(proxy, settings)
     wanted = set(_TYPES.values()) if kind == "all" else {_TYPES[kind]}
     resources = {url: found for url, found in snapshot.resources.items() if url in wanted}
     if output == "short":

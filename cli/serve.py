@@ -10,10 +10,9 @@ import click
 
 from pilothouse.api.duration import Duration
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
-from pilothouse.cli.clusters import CLUSTER_ID_HELP, REMOTE_CLUSTER_HELP, RemoteClusterType
+from pilothouse.cli.clusters import cluster_options
 from pilothouse.cli.lazy import AliasedOption
 from pilothouse.errors import MeshError
-from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
 from pilothouse.runtime.memory import leave_out_rich
 from pilothouse.runtime.settings import (
@@ -120,22 +119,7 @@ class LogLevelType(click.Choice[str]):
     metavar="DIR",
     help="Directory of YAML or JSON files that make the mesh; watched for changes.",
 )
-@_option(
-    "--cluster-id",
-    "--clusterID",
-    default=LOCAL_CLUSTER,
-    metavar="NAME",
-    envvar=["PILOTHOUSE_CLUSTER_ID", "CLUSTER_ID"],
-    help=CLUSTER_ID_HELP,
-)
-@click.option(
-    "--remote-cluster",
-    "remote_clusters",
-    type=RemoteClusterType(),
-    multiple=True,
-    envvar="PILOTHOUSE_REMOTE_CLUSTER",
-    help=REMOTE_CLUSTER_HELP,
-)
+@cluster_options
 @_option(
     "--mesh-config",
     "--meshConfig",

@@ -8,11 +8,10 @@ from typing import Final
 import click
 
 from pilothouse.api.kinds import MESH_CONFIG, MESH_NETWORKS
-from pilothouse.cli.clusters import CLUSTER_ID_HELP, REMOTE_CLUSTER_HELP, RemoteClusterType
+from pilothouse.cli.clusters import cluster_options
 from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_findings, print_json, print_yaml
 from pilothouse.graph.findings import Severity
-from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.addresses import InvalidSetting
 from pilothouse.runtime.reports import finding_data
 from pilothouse.runtime.settings import (
@@ -64,21 +63,7 @@ _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "WorkloadGroup", "Sidecar"}
     envvar="PILOTHOUSE_DOMAIN",
     help="DNS domain of Kubernetes services.",
 )
-@click.option(
-    "--cluster-id",
-    default=LOCAL_CLUSTER,
-    metavar="NAME",
-    envvar=["PILOTHOUSE_CLUSTER_ID", "CLUSTER_ID"],
-    help=CLUSTER_ID_HELP,
-)
-@click.option(
-    "--remote-cluster",
-    "remote_clusters",
-    type=RemoteClusterType(),
-    multiple=True,
-    envvar="PILOTHOUSE_REMOTE_CLUSTER",
-    help=REMOTE_CLUSTER_HELP,
-)
+@cluster_options
 @click.option(
     "--objects-only", is_flag=True, help="Look at each object by itself, not at what clients see."
 )

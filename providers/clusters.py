@@ -9,6 +9,7 @@ rows and findings those of their cluster, whatever they were read by.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -117,6 +118,12 @@ class Cluster(NamedTuple):
     store: Store
 
 
+def _take(
+    view: ClusterView, on_change: Callable[[list[Change]], None], changes: list[Change]
+) -> None:
+    on_change(view.take(changes))
+
+
 class ClusterStores:
     """
     The config's own store, and those of other clusters, as one.
@@ -147,8 +154,8 @@ class ClusterStores:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._config.watch(on_change), name="watch config")
             for view, store in self._others.values():
-                task = store.watch(lambda changes, view=view: on_change(view.take(changes)))
-                tasks.create_task(task, name=f"watch cluster {view.cluster}")
+                told = partial(_take, view, on_change)
+                tasks.create_task(store.watch(told), name=f"watch cluster {view.cluster}")
 
     def findings(self) -> tuple[Finding, ...]:
         """Return the findings of all that was read, with file and line."""

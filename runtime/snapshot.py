@@ -6,7 +6,6 @@ The same store, graph and roots as the server's, so that the answer is the serve
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
@@ -15,8 +14,8 @@ from pilothouse.model.classes import ProxyClass
 from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
-from pilothouse.providers.files import FileStore
-from pilothouse.runtime.settings import DEFAULT_REVISION
+from pilothouse.runtime.settings import Settings
+from pilothouse.runtime.stores import stores_of
 from pilothouse.translators.envoy import roots
 from pilothouse.xds.offline import endpoint_names, route_names
 
@@ -29,26 +28,17 @@ class Snapshot:
     findings: tuple[Finding, ...]
 
 
-def take_snapshot(
-    proxy: Proxy,
-    config_dir: Path,
-    mesh_config: Path | None,
-    domain: str,
-    mesh_networks: Path | None = None,
-    revision: str = DEFAULT_REVISION,
-) -> Snapshot:
+def take_snapshot(proxy: Proxy, settings: Settings) -> Snapshot:
     """
-    Read a directory and compute everything that one proxy of a server of `revision` would ask for.
+    Read the config once and compute everything that one proxy of such a server would ask for.
 
     Raises: SourceError: The directory cannot be read.
     """
-    store = FileStore(
-        config_dir, mesh_config=mesh_config, mesh_networks=mesh_networks, revision=revision
-    )
+    store = stores_of(settings)
     graph = Graph()
     graph.commit(
         [
-            (DOMAIN, THE_MESH, MeshDomain(domain)),
+            (DOMAIN, THE_MESH, MeshDomain(settings.domain)),
             *((TABLES[kind], key, row) for kind, key, row in store.scan() if kind in TABLES),
         ]
     )

@@ -95,3 +95,26 @@ def test_validate_needs_the_directories(tmp_path: Path, remote: str, said: str) 
     code, output = invoke("validate", str(tmp_path), "--remote-cluster", remote)
     assert code == Exit.USAGE
     assert said in output
+
+
+def test_config_dump_knows_the_clusters(tmp_path: Path) -> None:
+    """A proxy of the other cluster calls the service by its address there (NM-04)."""
+    text = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\n"
+    text += "spec: {clusterIP: 10.%d.0.1, ports: [{name: tcp, port: 90}]}\n"
+    own, west = tmp_path / "own", tmp_path / "west"
+    for folder, number in ((own, 1), (west, 2)):
+        folder.mkdir()
+        (folder / "db.yaml").write_text(text % number)
+    metadata = tmp_path / "west.json"
+    metadata.write_text('{"CLUSTER_ID": "west"}')
+    node = "sidecar~10.9.0.9~a.default~default.svc.cluster.local"
+    arguments = ["config-dump", "-d", str(own), "--node", node, "--type", "lds", "-o", "short"]
+    remote = ["--remote-cluster", f"west={west}"]
+    code, output = invoke(*arguments, *remote, "--metadata", str(metadata))
+    assert code == 0
+    assert "10.2.0.1_90" in output
+    assert "10.1.0.1_90" not in output
+    assert "10.1.0.1_90" in invoke(*arguments, *remote)[1]
+    code, output = invoke(*arguments, "--remote-cluster", "Kubernetes=x")
+    assert code != 0
+    assert "--remote-cluster" in output
