@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 def same_thing(finding: Finding) -> Finding:
     """Return what identifies a finding: everything but its line."""
+    if not finding.ref.line:
+        return finding  # so are most, and they are looked at after every commit
     return replace(finding, ref=replace(finding.ref, line=0))
 
 
