@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from pilothouse.graph.core import Ctx, query
+from pilothouse.graph.core import Ctx, firewall, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.endpoint import Endpoint, Health
 from pilothouse.model.inputs import RESOLVED_NAMES
@@ -81,7 +81,7 @@ class Reach(NamedTuple):
         return self.ipv6 if ":" in gateway.address else self.ipv4
 
 
-@query
+@firewall(1)
 def network_gateways(ctx: Ctx, _key: None) -> NetworkGateways:
     """Return the gateways of all networks, names among them as what they lead to (MN-03)."""
     found: set[NetworkGateway] = set()

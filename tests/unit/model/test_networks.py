@@ -249,6 +249,26 @@ def test_what_a_name_leads_to_stays_within_endpoints() -> None:
     assert node.changed_at == since
 
 
+def test_an_edit_of_a_gateway_that_leads_nowhere_new_stops_there() -> None:
+    """What all load assignments rest on is known before any of them is looked at."""
+
+    @query
+    def reader(ctx: Ctx, _key: None) -> int:
+        return len(ctx.get(network_gateways, None).every)
+
+    ew = service("ew", {"topology.istio.io/network": "west"})
+    graph = graph_of({}, ew)
+    graph.pin(reader, None)
+    ew["metadata"]["annotations"] = {"seen": "at noon"}
+    row = decode(ew).object
+    graph.commit([(SERVICES, row.meta.key, row)])
+    assert graph.take_dirty() == ()
+    ew["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}]}}
+    row = decode(ew).object
+    graph.commit([(SERVICES, row.meta.key, row)])
+    assert len(graph.take_dirty()) == 1
+
+
 def test_node_ports_are_ways_in() -> None:
     """K8-09: at the external addresses of the nodes that the Service's annotation selects."""
 
