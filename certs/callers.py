@@ -7,7 +7,7 @@ authenticator that knows the caller wins; if none does, the caller learns only t
 an error or a log line.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -133,9 +133,16 @@ class CertificateAuthenticator:
 
     how: Final = How.CERTIFICATE
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
-        """`clock` gives the time with a zone: connections may outlive their certificates."""
+    def __init__(
+        self, clock: Callable[[], datetime], trust_domains: Callable[[], Collection[str]]
+    ) -> None:
+        """
+        `clock` gives the time with a zone, `trust_domains` the mesh's, asked anew each time.
+
+        Connections may outlive both their certificates and their trust domain.
+        """
         self._clock = clock
+        self._trust_domains = trust_domains
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
         """Return the certificate's identity."""
@@ -144,6 +151,10 @@ class CertificateAuthenticator:
             return None
         if certificate.ends_at <= self._clock():
             raise CredentialRefused(f"certificate {certificate.serial} has ended")
+        if certificate.identity.trust_domain not in self._trust_domains():
+            raise CredentialRefused(
+                f"the trust domain of {certificate.identity} is not one of this mesh any more"
+            )
         return Caller(
             identity=certificate.identity,
             how=self.how,

@@ -239,7 +239,9 @@ class SigningPool:
     # -- workers ----------------------------------------------------------------------------------
 
     def _load_request(self) -> Load:
-        return Load(next(self._numbers), self._material, self._policy)
+        # Lists of what is revoked are not signed with, and may be larger than a message.
+        material = msgspec.structs.replace(self._material, crl_pem=b"")
+        return Load(next(self._numbers), material, self._policy)
 
     async def _start_worker(self) -> _Worker:
         ours, theirs = socket.socketpair()

@@ -47,7 +47,7 @@ class KnownCallers:
         self._tokens = (
             TokenAuthenticator(ca_dir, wall_clock, trust_domains) if ca_dir is not None else None
         )
-        chain: list[Authenticator] = [CertificateAuthenticator(wall_clock)]
+        chain: list[Authenticator] = [CertificateAuthenticator(wall_clock, trust_domains)]
         if self._tokens is not None:
             chain.append(self._tokens)
         if oidc_issuers:

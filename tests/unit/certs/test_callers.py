@@ -67,6 +67,7 @@ class Stumbles:
 A = Caller(identity=ALICE, how=How.TOKEN)
 B = Caller(identity=ALICE, how=How.OIDC)
 NOTHING = Credentials(address="10.0.0.9:1")
+DOMAINS = {ALICE.trust_domain}
 
 
 async def test_the_first_success_wins() -> None:
@@ -106,7 +107,7 @@ async def test_a_fault_of_an_authenticator_lets_nobody_in() -> None:
 
 async def test_a_certificate_ends_while_its_connection_lives() -> None:
     """C-A-1; a connection may outlive what it was opened with."""
-    known = CertificateAuthenticator(lambda: NOW)
+    known = CertificateAuthenticator(lambda: NOW, lambda: DOMAINS)
     for ends_in, is_known in ((1, True), (0, False)):
         certificate = ClientCertificate(
             identity=ALICE, serial="ab", ends_at=NOW + timedelta(seconds=ends_in)
@@ -120,6 +121,18 @@ async def test_a_certificate_ends_while_its_connection_lives() -> None:
             with pytest.raises(CredentialRefused, match="has ended"):
                 await known.authenticate(credentials)
     assert await known.authenticate(NOTHING) is None
+
+
+async def test_a_trust_domain_is_given_up_while_a_connection_lives() -> None:
+    """C-R-13: what is no alias any more has no say, however long ago it came in."""
+    domains = {"cluster.local"}
+    known = CertificateAuthenticator(lambda: NOW, lambda: domains)
+    certificate = ClientCertificate(identity=ALICE, serial="ab", ends_at=NOW + timedelta(seconds=1))
+    credentials = Credentials(address="x", certificate=certificate)
+    assert await known.authenticate(credentials)
+    domains.clear()
+    with pytest.raises(CredentialRefused, match="not one of this mesh any more"):
+        await known.authenticate(credentials)
 
 
 def test_bearer_tokens() -> None:
