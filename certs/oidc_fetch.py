@@ -110,7 +110,7 @@ async def fetch_json(
                 if len(content) > MAX_BYTES:
                     raise FetchFailed(f"{url} answered with more than {MAX_BYTES} bytes")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise FetchFailed(f"{url} cannot be read: {str(error) or type(error).__name__}") from error
+        raise FetchFailed(f"{url} cannot be read: {_reason(error)}") from error
     try:
         decoded = msgspec.json.decode(bytes(content))
     except (ValueError, RecursionError):
@@ -118,6 +118,17 @@ async def fetch_json(
     if not isinstance(decoded, dict):
         raise FetchFailed(f"{url} did not answer with a JSON object")
     return decoded
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong, in words that are the same each time."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted here, {error.verify_message}"
+    return str(error) or type(error).__name__
 
 
 def _is_address(host: str) -> bool:

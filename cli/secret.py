@@ -83,7 +83,7 @@ def _rows(view: "SecretView", now: datetime) -> Sequence[Sequence[str]]:
     if not view.certificates:
         status = view.problem or (f"in {', '.join(view.files)}" if view.files else "empty")
         if view.state == "awaited":
-            status = "not there yet; what needs it stays closed"
+            status = "not there; the server's findings say why"
         return [(*head, "", "", "", "", "", status)]
     return [
         (

@@ -41,7 +41,7 @@ class CertificateView(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 class SecretView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """
-    One secret: `kind` is key pair, roots or other; `state` static, active or awaited.
+    One secret: `kind` is key pair, roots, other or unknown; `state` static, active or awaited.
 
     `files` are those it is read from, if it is not in the dump itself. `problem` says what cannot
     be read of it. `revocations` is how many revocation lists it has.
@@ -96,7 +96,7 @@ def _view(entry: Mapping[str, Any], state: str) -> SecretView:
         )
     if isinstance(trust := secret.get("validation_context"), dict):
         return _with_certificates(common, "roots", trust.get("trusted_ca"), crl=trust.get("crl"))
-    return SecretView(kind="awaited" if state == "awaited" else "other", **common)
+    return SecretView(kind="unknown" if state == "awaited" else "other", **common)
 
 
 def _with_certificates(

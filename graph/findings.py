@@ -80,7 +80,8 @@ class Finding:
     def __str__(self) -> str:
         """Render on one line for logs and terminals."""
         remedy = f" {self.remedy}" if self.remedy else ""
-        return f"{self.severity.name.lower()} {self.code}: {self.ref}: {self.message}{remedy}"
+        parts = (f"{self.severity.name.lower()} {self.code}", str(self.ref), self.message + remedy)
+        return ": ".join(part for part in parts if part)
 
 
 class Withheld(Exception):

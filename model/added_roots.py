@@ -17,7 +17,6 @@ from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.inputs import FETCHED_BUNDLES, THE_MESH, TRUST_BUNDLE
 from pilothouse.model.mesh import mesh_config
 
-NOT_FETCHED: Final = "RootsNotFetched"
 NOT_COVERED: Final = "RootsWithoutRevocations"
 _END: Final = b"-----END X509 CRL-----"
 
@@ -32,29 +31,11 @@ def added_roots(ctx: Ctx, _key: None) -> tuple[bytes, ...]:
             with suppress(BadRoots):
                 roots = read_roots(data.pem.encode())
         elif data.spiffe_bundle_url:
-            roots = _fetched(ctx, data.spiffe_bundle_url, index)
+            bundle = ctx.row(FETCHED_BUNDLES, data.spiffe_bundle_url)
+            roots = read_roots(bundle.roots_pem) if bundle is not None else []
         _check_revocations(ctx, roots, index)
         found.update(dict.fromkeys(roots))
     return tuple(found)
-
-
-def _fetched(ctx: Ctx, url: str, index: int) -> list[bytes]:
-    bundle = ctx.row(FETCHED_BUNDLES, url)
-    if bundle is None:
-        return []
-    if bundle.problem:
-        is_known = bool(bundle.roots_pem)
-        goes_on = "the roots fetched before stay in use" if is_known else "none of it are trusted"
-        ctx.report(
-            Finding(
-                Severity.WARNING if is_known else Severity.ERROR,
-                NOT_FETCHED,
-                _entry(index).at(f"caCertificates[{index}].spiffeBundleUrl"),
-                f"The roots cannot be fetched, so {goes_on}: {bundle.problem}",
-                "Correct the URL, or what answers there; it is asked again by itself.",
-            )
-        )
-    return read_roots(bundle.roots_pem) if bundle.roots_pem else []
 
 
 def _check_revocations(ctx: Ctx, roots: list[bytes], index: int) -> None:
@@ -70,13 +51,9 @@ def _check_revocations(ctx: Ctx, roots: list[bytes], index: int) -> None:
             Finding(
                 Severity.WARNING,
                 NOT_COVERED,
-                _entry(index),
+                ConfigRef("MeshConfig", "", "mesh", f"caCertificates[{index}]"),
                 "The mesh has revocation lists and none for all of these roots, so proxies refuse"
                 " certificates of theirs.",
                 "Add their lists to ca-crl.pem beside the plugged-in authority.",
             )
         )
-
-
-def _entry(index: int) -> ConfigRef:
-    return ConfigRef("MeshConfig", "", "mesh", f"caCertificates[{index}]")

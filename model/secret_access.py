@@ -75,7 +75,10 @@ def refusal(ctx: Ctx, identity: WorkloadIdentity, wanted: CredentialName) -> Ref
     """Return why an identity may not have a credential (whole name), None if it may."""
     if wanted.source is CredentialSource.GATEWAY_SECRET:
         # Only what a Gateway was found to refer to; reading Gateway API is another story.
-        return Refusal("No Gateway of this workload is known to refer to it.")
+        return Refusal(
+            "No Gateway of this workload is known to refer to it.",
+            "Name it by kubernetes://, as a Secret of the workload's own namespace.",
+        )
     if wanted.namespace != identity.namespace:
         reason = f"It is in another namespace than the workload's, {identity.namespace}."
         return Refusal(reason, "Put a copy into that namespace.")

@@ -82,10 +82,11 @@ class TrustMaterial(msgspec.Struct, frozen=True, kw_only=True):
 class BadCredential(InvalidConfig):
     """The values cannot be used for TLS; `remedy` says what to do."""
 
-    def __init__(self, problem: str, remedy: str) -> None:
-        """Say what is wrong; never with content."""
+    def __init__(self, problem: str, remedy: str, value: str = "") -> None:
+        """Say what is wrong, with which value (empty: with several); never with content."""
         super().__init__(problem)
         self.remedy = remedy
+        self.value = value
 
 
 @query
@@ -98,7 +99,8 @@ def credential(ctx: Ctx, key: CredentialKey) -> KeyMaterial | TrustMaterial | No
     try:
         made = trust_material(ref, values) if key.is_ca else key_material(ref, values)
     except BadCredential as fault:
-        ctx.report(Finding(Severity.ERROR, UNUSABLE, ref, str(fault), fault.remedy))
+        at = ref.at(f"data[{fault.value}]") if fault.value else ref
+        ctx.report(Finding(Severity.ERROR, UNUSABLE, at, str(fault), fault.remedy))
         return None
     staple = values.get(STAPLE_KEY, b"")
     if isinstance(made, KeyMaterial) and staple and not made.staple:
@@ -118,6 +120,11 @@ def has_ended(ctx: Ctx, key: CredentialKey) -> bool:
     remedy = "Renew it; peers refuse it."
     ctx.report(Finding(Severity.WARNING, EXPIRED, found.source, message, remedy))
     return True
+
+
+def exists(ctx: Ctx, key: CredentialKey) -> bool:
+    """Tell whether there is an object of that name, whatever it holds."""
+    return _values(ctx, key) is not None
 
 
 def _values(ctx: Ctx, key: CredentialKey) -> tuple[ConfigRef, Mapping[str, bytes]] | None:
@@ -147,6 +154,7 @@ def key_material(source: ConfigRef, values: Mapping[str, bytes]) -> KeyMaterial:
     """
     names = next((pair for pair in KEY_PAIR_KEYS if all(map(values.get, pair))), None)
     if names is None:
+        _report_half_a_pair(values)
         wanted = " or ".join(" and ".join(pair) for pair in KEY_PAIR_KEYS)
         raise BadCredential("It holds no certificate with a key.", f"Give it {wanted}.")
     chain_pem, key_pem = (values[name] for name in names)
@@ -156,19 +164,23 @@ def key_material(source: ConfigRef, values: Mapping[str, bytes]) -> KeyMaterial:
     try:
         key = serialization.load_pem_private_key(key_pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise BadCredential(f"{names[1]} is no unencrypted private key.", remedy) from None
+        raise BadCredential(
+            f"{names[1]} is no unencrypted private key.", remedy, names[1]
+        ) from None
     try:
         is_pair = key.public_key() == leaf.public_key()
     except (ValueError, UnsupportedAlgorithm):
         is_pair = False
     if not is_pair:
-        raise BadCredential(f"{names[1]} is not the key of the certificate in {names[0]}.", remedy)
+        raise BadCredential(
+            f"{names[1]} is not the key of the certificate in {names[0]}.", remedy, names[1]
+        )
     is_rsa = isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _SMALLEST_RSA_BITS
     is_ec = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, _CURVES)
     if not (is_rsa or is_ec):
         problem = f"{names[1]} is of a kind or size that Envoy does not take."
         remedy = "Use ECDSA P-256, P-384 or P-521, or RSA of 2048 bits or more."
-        raise BadCredential(problem, remedy)
+        raise BadCredential(problem, remedy, names[1])
     return KeyMaterial(
         source=source,
         chain_pem=_pem(chain),
@@ -176,6 +188,16 @@ def key_material(source: ConfigRef, values: Mapping[str, bytes]) -> KeyMaterial:
         staple=_staple(values.get(STAPLE_KEY, b"")),
         not_after=leaf.not_valid_after_utc,
     )
+
+
+def _report_half_a_pair(values: Mapping[str, bytes]) -> None:
+    """Raises: BadCredential: There is a certificate without a key, or the other way about."""
+    for pair in KEY_PAIR_KEYS:
+        for there, missing in (pair, pair[::-1]):
+            if values.get(there):
+                raise BadCredential(
+                    f"It holds {there} without {missing}.", f"Add {missing}.", there
+                )
 
 
 def trust_material(source: ConfigRef, values: Mapping[str, bytes]) -> TrustMaterial:
@@ -197,7 +219,9 @@ def trust_material(source: ConfigRef, values: Mapping[str, bytes]) -> TrustMater
             crl_pem = _revocation_lists(values[revoked])
         except (ValueError, UnsupportedAlgorithm):
             # Left out, it would let in whom it keeps out.
-            raise BadCredential(f"{revoked} is no revocation list.", "Put it in as PEM.") from None
+            raise BadCredential(
+                f"{revoked} is no revocation list.", "Put it in as PEM.", revoked
+            ) from None
     return TrustMaterial(
         source=source,
         roots_pem=_pem(roots),
@@ -210,7 +234,7 @@ def _certificates(pem: bytes, name: str, remedy: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except (ValueError, UnsupportedAlgorithm):
-        raise BadCredential(f"{name} holds no certificates.", remedy) from None
+        raise BadCredential(f"{name} holds no certificates.", remedy, name) from None
 
 
 def _pem(certificates: Sequence[x509.Certificate]) -> bytes:

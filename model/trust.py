@@ -20,11 +20,6 @@ class TrustBundle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FetchedBundle(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    The roots last fetched from a SPIFFE bundle endpoint, PEM; b"" if none ever were.
+    """The roots last fetched from a SPIFFE bundle endpoint, PEM."""
 
-    `problem` is why the latest attempt failed, "" if it did not.
-    """
-
-    roots_pem: bytes = b""
-    problem: str = ""
+    roots_pem: bytes

@@ -131,6 +131,12 @@ class ControlPlane:
             clock=time.monotonic,
         )
         self._names = NameLookups(self._gateway_names, NameServers().look_up, self.cycle.put)
+        self._bundles = BundleFetches(
+            lambda: self._mesh_config().ca_certificates,
+            self.cycle.put,
+            directory=settings.ca_dir,
+            on_change=self._findings_changed.set,
+        )
         self.inspection = ServerInspection(
             graph=self.graph,
             store=self.store,
@@ -139,6 +145,7 @@ class ControlPlane:
             streams=self.streams,
             metrics=self.metrics,
             registrations=self.registrations,
+            bundles=self._bundles,
             clock_offset_seconds=time.time() - time.monotonic(),
         )
         self._tidy = Tidier(lambda: self.metrics.pushed_bytes)
@@ -150,9 +157,6 @@ class ControlPlane:
         )
         self.authority: MeshAuthority | None = None
         self._first_trust_domain: asyncio.Future[str]
-        self._bundles = BundleFetches(
-            lambda: self._mesh_config().ca_certificates, self.cycle.put, directory=settings.ca_dir
-        )
         self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
         self.known_callers = KnownCallers(
             ca_dir=settings.ca_dir,

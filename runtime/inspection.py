@@ -13,8 +13,9 @@ from pilothouse.graph import explain
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.inputs import SERVICE_ENTRIES, SERVICES, VIRTUAL_SERVICES
-from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SHORT_NAMES
+from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SDS, SHORT_NAMES
 from pilothouse.providers.clusters import Store
+from pilothouse.runtime.bundle_fetches import BundleFetches
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.registrations import Registrations
@@ -42,6 +43,7 @@ class ServerInspection:
         streams: Streams,
         metrics: Metrics,
         registrations: Registrations,
+        bundles: BundleFetches,
         clock_offset_seconds: float,
     ) -> None:
         """Look at these; `clock_offset_seconds` added to the streams' clock is the epoch's."""
@@ -52,6 +54,7 @@ class ServerInspection:
         self._streams = streams
         self._metrics = metrics
         self._registrations = registrations
+        self._bundles = bundles
         self._clock_offset_seconds = clock_offset_seconds
         self.is_closing = False
 
@@ -81,13 +84,15 @@ class ServerInspection:
 
     def config_dump(self, proxy_id: str, types: frozenset[str]) -> Iterator[bytes] | None:
         """Yield what a proxy has; `proxy_id` is a node id or ``name.namespace``."""
-        resources = self._streams.resources(self._node_id(proxy_id))
+        node_id = self._node_id(proxy_id)
+        resources = self._streams.resources(node_id)
         if resources is None:
             return None
         chosen = {
             url: found for url, found in resources.items() if SHORT_NAMES.get(url, "") in types
         }
-        return config_dump(chosen)
+        awaited = self._streams.awaited(node_id, SDS) if SHORT_NAMES[SDS] in types else ()
+        return config_dump(chosen, awaited=awaited)
 
     def findings(self) -> Sequence[Finding]:
         """Return everything there is to say, located, the worst last."""
@@ -95,13 +100,14 @@ class ServerInspection:
         return sorted(found)
 
     def unlocated_findings(self) -> Iterator[Finding]:
-        """Yield the findings of files, of the graph, of proxies and of registrations."""
+        """Yield the findings of files, of the graph, of proxies, registrations and added roots."""
         yield from self._store.findings()
         yield from self._graph.findings()
         yield from self._rejections()
+        yield from self._registrations.findings()
+        yield from self._bundles.findings()
 
     def located(self, finding: Finding) -> Finding:
-        yield from self._registrations.findings()
         """Return a finding with file and line, if its object was read from a file."""
         ref = finding.ref
         if ref.file or not ref.kind:
@@ -128,12 +134,12 @@ class ServerInspection:
             "waiting_for_commit": self._cycle.waiting_count,
         }
 
-    def selfcheck(self) -> list[str]:
-        """Compute everything anew and name what differs."""
     def registrations(self) -> list[dict[str, Any]]:
         """Return the workloads that hold a WorkloadEntry, or its health."""
         return self._registrations.status()
 
+    def selfcheck(self) -> list[str]:
+        """Compute everything anew and name what differs."""
         return explain.mismatches(self._graph)
 
     # -- parts ------------------------------------------------------------------------------------

@@ -77,12 +77,17 @@ def _redact(secret: Secret) -> None:
             source.inline_bytes = _REDACTED  # type: ignore[attr-defined]  # all are DataSources
 
 
-def config_dump(resources: Mapping[str, Sequence[Resource]]) -> Iterator[bytes]:
+def config_dump(
+    resources: Mapping[str, Sequence[Resource]], *, awaited: Sequence[str] = ()
+) -> Iterator[bytes]:
     """
     Yield the JSON of an ``envoy.admin.v3.ConfigDump``, about one resource at a time.
 
-    `resources` are by type URL; types that are absent get no section.
+    `resources` are by type URL; types that are absent get no section. `awaited` names secrets that
+    were asked for and are not there, which an Envoy shows as warming.
     """
+    if awaited and SDS not in resources:
+        resources = {**resources, SDS: ()}
     yield b'{"configs": ['
     comma = b""
     for type_url, message, list_name, entry in _SECTIONS:
@@ -95,6 +100,9 @@ def config_dump(resources: Mapping[str, Sequence[Resource]]) -> Iterator[bytes]:
             text = json.dumps(entry(resource, resource_data(resource)), separators=(", ", ": "))
             yield separator + text.encode()
             separator = b",\n"
+        if type_url == SDS and awaited:
+            listed = [{"name": n, "secret": {"@type": SDS, "name": n}} for n in awaited]
+            yield f'], "dynamic_warming_secrets": {json.dumps(listed)[:-1]}'.encode()
         yield b"]}"
         comma = b","
     yield b"]}\n"

@@ -155,6 +155,18 @@ class Streams:
         ]
         return resources_of(sessions) if sessions else None
 
+    def awaited(self, proxy_id: str, type_url: str) -> tuple[str, ...]:
+        """Return the names of a type that a proxy asked for and does not have."""
+        names: dict[str, None] = {}
+        for stream in self._streams.values():
+            watch = stream.member.session.watches.get(type_url)
+            if watch is None or stream.info.proxy.id != proxy_id:
+                continue
+            for name in sorted(watch.subscription.names):
+                if stream.member.named(type_url, name) is None:
+                    names[name] = None
+        return tuple(names)
+
     def end(self, is_void: Callable[[str], bool], text: str) -> int:
         """
         End the streams whose credential no longer counts; return how many.

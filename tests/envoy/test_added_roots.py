@@ -25,9 +25,9 @@ from serving import replace_file
 from workplace import CLOSED, Workplace, eventually, guarded, workplace
 
 from pilothouse.certs.authority import Authority
-from pilothouse.model.added_roots import NOT_FETCHED
 from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.runtime import bundle_fetches
+from pilothouse.runtime.bundle_fetches import NOT_FETCHED
 
 pytestmark = [
     pytest.mark.envoy,

@@ -26,11 +26,13 @@ from pilothouse.model.names import BadName
 from pilothouse.model.resource import SDS, Resource
 from pilothouse.model.secret_access import Refusal, SecretReader, refusal
 from pilothouse.model.secret_content import (
+    TRUST_KEYS,
     UNUSABLE,
     CredentialKey,
     KeyMaterial,
     TrustMaterial,
     credential,
+    exists,
     has_ended,
 )
 from pilothouse.translators.envoy.encoding import encode
@@ -44,7 +46,10 @@ _FROM_AGENT: Final = Refusal(
     "It is to have its certificate from an agent, or none, as its node metadata says.",
     "Let its bootstrap say PILOTHOUSE_CERTIFICATES: ads.",
 )
-_NOT_SERVED: Final = Refusal("No secret of such a name is served here.")
+_NOT_SERVED: Final = Refusal(
+    "No secret of such a name is served here.",
+    "Name it kubernetes://NAME, kubernetes://NAMESPACE/NAME or configmap://NAMESPACE/NAME.",
+)
 
 _WORKLOAD_NAMES: Final = frozenset({WORKLOAD, BUILTIN})
 _ROOT_NAMES: Final = frozenset({ROOTS, BUILTIN + CA_SUFFIX})
@@ -105,17 +110,23 @@ def secret_for(ctx: Ctx, asked: SecretQuestion) -> Resource | None:
     key = CredentialKey(kind, wanted.namespace, wanted.name, wanted.is_ca)
     answer = ctx.get(credential_secret, NamedCredential(name, key))
     if answer is None:
-        ctx.report(
-            Finding(
-                Severity.ERROR,
-                MISSING,
-                ref,
-                f"{identity.service_account} in {identity.namespace} waits for {name}, which does"
-                " not exist or cannot be used; what needs it stays closed.",
-                "Add the object, or correct what is said of it.",
-            )
-        )
+        _report_missing(ctx, identity, name, ref, key)
     return answer
+
+
+def _report_missing(
+    ctx: Ctx, identity: WorkloadIdentity, name: str, ref: ConfigRef, key: CredentialKey
+) -> None:
+    who = f"{identity.service_account} in {identity.namespace} waits for {name}"
+    if exists(ctx, key):
+        why = "which cannot be used as it is"
+        remedy = f"{UNUSABLE} of the same object says what is wrong with it."
+    else:
+        why = "and it does not exist"
+        needs = " or ".join(TRUST_KEYS) if key.is_ca else "tls.crt and tls.key"
+        remedy = f"Add the {ref.kind} {ref.object_name} with {needs}, or correct its name."
+    message = f"{who}, {why}; what needs it stays closed."
+    ctx.report(Finding(Severity.ERROR, MISSING, ref, message, remedy))
 
 
 def _refuse(ctx: Ctx, asked: SecretQuestion, ref: ConfigRef, refused: Refusal) -> None:

@@ -119,7 +119,7 @@ def test_what_is_awaited_in_files_or_fixed(tmp_path: Path) -> None:
     awaited = {"name": "kubernetes://gone", "secret": {"name": "kubernetes://gone"}}
     done = show(tmp_path, dump(warming=[awaited], static=[fixed]))
     lines = done.output.splitlines()
-    assert any("kubernetes://gone" in line and "not there yet" in line for line in lines)
+    assert any("kubernetes://gone" in line and "not there;" in line for line in lines)
     assert any("static" in line and "in /etc/own.crt, /k" in line for line in lines)
 
 

@@ -10,7 +10,7 @@ from pilothouse.api.decode import decode_mesh_config
 from pilothouse.api.mesh_config import CertificateData
 from pilothouse.api.root_certificates import BadRoots, bundle_url
 from pilothouse.graph.core import Graph
-from pilothouse.model.added_roots import NOT_COVERED, NOT_FETCHED, added_roots
+from pilothouse.model.added_roots import NOT_COVERED, added_roots
 from pilothouse.model.inputs import FETCHED_BUNDLES, MESH_CONFIG, THE_MESH, TRUST_BUNDLE
 from pilothouse.model.trust import FetchedBundle, TrustBundle
 
@@ -48,9 +48,6 @@ class Mesh:
     def roots(self) -> tuple[bytes, ...]:
         return self.graph.value(added_roots, None)
 
-    def codes(self) -> list[str]:
-        return [f"{each.severity.name} {each.code}" for each in self.graph.findings()]
-
 
 def test_all_texts_are_used_once() -> None:
     """C-R-6: several roots in a text, several texts, a root twice; signers make no difference."""
@@ -75,16 +72,13 @@ def test_a_text_that_is_not_all_authorities_is_left_out(pem: str) -> None:
 
 
 def test_a_bundle_counts_once_it_was_fetched() -> None:
-    """The last good one stays when its place is away, and both cases are told apart."""
+    """Until then nothing is known of it; what is wrong there is said by who fetches."""
     mesh = Mesh(CertificateData(spiffe_bundle_url=URL))
-    assert (mesh.roots(), mesh.codes()) == ((), [])
-    for row, roots, codes in (
-        (FetchedBundle(problem="away"), (), [f"ERROR {NOT_FETCHED}"]),
-        (FetchedBundle(roots_pem=ONE + TWO), (ONE, TWO), []),
-        (FetchedBundle(roots_pem=ONE, problem="away"), (ONE,), [f"WARNING {NOT_FETCHED}"]),
-    ):
-        mesh.graph.commit([(FETCHED_BUNDLES, URL, row)])
-        assert (mesh.roots(), mesh.codes()) == (roots, codes)
+    assert mesh.roots() == ()
+    mesh.graph.commit([(FETCHED_BUNDLES, URL, FetchedBundle(roots_pem=ONE + TWO))])
+    assert mesh.roots() == (ONE, TWO)
+    mesh.graph.commit([(FETCHED_BUNDLES, URL, None)])
+    assert mesh.roots() == ()
 
 
 def test_text_comes_before_a_url() -> None:

@@ -46,6 +46,9 @@ class Place:
             assert kind == FETCHED_BUNDLES.name
             self.rows[key] = row
 
+    def said(self) -> list[tuple[str, str]]:
+        return [(each.severity.name, each.ref.path) for each in self.fetches.findings()]
+
     async def after(self, seconds: float) -> int:
         """Let time pass; return how often somebody was asked then."""
         self.seconds += seconds
@@ -84,7 +87,8 @@ async def test_a_place_that_is_away() -> None:
     await place.after(0)
     del place.answers[URL]
     assert await place.after(1_800) == 1
-    assert place.rows[URL] == FetchedBundle(roots_pem=ONE, problem="away")
+    assert place.rows[URL] == FetchedBundle(roots_pem=ONE)
+    assert place.said() == [("WARNING", "caCertificates[0].spiffeBundleUrl")]
     waited = []
     for _ in range(12):
         seconds = 0
@@ -96,6 +100,19 @@ async def test_a_place_that_is_away() -> None:
     place.answers[URL] = SpiffeBundle(roots_pem=TWO)
     await place.after(300)
     assert place.rows[URL] == FetchedBundle(roots_pem=TWO)
+    assert place.said() == []
+
+
+async def test_a_place_that_never_answered() -> None:
+    """That is worse: there is nothing to go on with."""
+    place = Place()
+    assert place.said() == []
+    await place.after(0)
+    assert place.rows == {}
+    assert place.said() == [("ERROR", "caCertificates[0].spiffeBundleUrl")]
+    place.wanted = []
+    await place.after(0)
+    assert place.said() == []
 
 
 async def test_what_nobody_wants_any_more_is_forgotten(tmp_path: Path) -> None:
@@ -118,7 +135,8 @@ async def test_the_next_server_has_what_this_one_had(tmp_path: Path) -> None:
     later = Place(tmp_path)
     assert later.fetches.rows() == [(FETCHED_BUNDLES.name, URL, FetchedBundle(roots_pem=ONE))]
     assert await later.after(0) == 1
-    assert later.rows == {URL: FetchedBundle(roots_pem=ONE, problem="away")}
+    assert later.rows == {}
+    assert later.said() == [("WARNING", "caCertificates[0].spiffeBundleUrl")]
 
 
 async def test_a_damaged_file_is_no_obstacle(tmp_path: Path) -> None:

@@ -166,6 +166,48 @@ def test_a_malformed_pair_is_left_out() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("data", "path", "message"),
+    [
+        ({"tls.crt": PAIR.chain, "tls.key": ROOT.key}, "data[tls.key]", "is not the key of"),
+        ({"tls.crt": PAIR.chain}, "data[tls.crt]", "It holds tls.crt without tls.key."),
+        ({"key": PAIR.key}, "data[key]", "It holds key without cert."),
+        ({"tls.crt": b"x", "tls.key": b"y"}, "data[tls.crt]", "tls.crt holds no certificates."),
+        ({"tls.crt": PAIR.chain, "tls.key": b"y"}, "data[tls.key]", "no unencrypted private key"),
+        ({"token": b"x"}, "", "It holds no certificate with a key."),
+    ],
+)
+def test_what_is_wrong_is_named(data: dict[str, bytes], path: str, message: str) -> None:
+    """D-C-4: object, field and remedy; and that somebody waits, with where to look."""
+    lines = "".join(f"  {name}: {text(value)}\n" for name, value in data.items())
+    faulty = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: it, namespace: shop}\ndata:\n"
+    served = Served(OBJECTS + faulty + lines)
+    assert served.secret("kubernetes://it", proxy()) is None
+    waits, wrong = sorted(served.graph.findings(), key=lambda each: each.code)
+    assert (wrong.code, wrong.ref.object_name, wrong.ref.path) == (
+        "SecretUnusable",
+        "shop/it",
+        path,
+    )
+    assert message in wrong.message
+    assert wrong.remedy
+    assert waits.code == "SecretMissing"
+    assert "gateway in shop waits for kubernetes://it" in waits.message
+    assert "SecretUnusable" in waits.remedy
+
+
+def test_what_is_not_there_is_told_from_what_is_faulty() -> None:
+    """The remedy names the object to add."""
+    served = Served()
+    for name, remedy in (
+        ("kubernetes://gone", "Add the Secret shop/gone with tls.crt and tls.key"),
+        ("kubernetes://gone-cacert", "Add the Secret shop/gone with cacert or ca.crt"),
+        ("configmap://shop/gone-cacert", "Add the ConfigMap shop/gone-cacert with cacert"),
+    ):
+        assert served.secret(name, proxy()) is None
+        assert any(remedy in each.remedy for each in served.graph.findings()), name
+
+
 def test_an_ended_certificate_is_sent_and_said() -> None:
     """D-C-4: peers refuse it, which is better than nobody knowing why there is none."""
     old = pair(days=1)

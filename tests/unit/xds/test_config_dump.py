@@ -5,7 +5,7 @@ import json
 from google.protobuf import json_format
 
 from pilothouse._pb._pool import POOL
-from pilothouse._pb.envoy.admin.v3.config_dump_pb2 import ConfigDump
+from pilothouse._pb.envoy.admin.v3.config_dump_pb2 import ConfigDump, SecretsConfigDump
 from pilothouse._pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from pilothouse._pb.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from pilothouse._pb.envoy.config.listener.v3.listener_pb2 import Listener
@@ -16,9 +16,9 @@ from pilothouse.model.resource import CDS, EDS, LDS, RDS, SDS, Resource
 from pilothouse.xds.config_dump import config_dump, resource_data
 
 
-def dumped(resources: dict[str, list[Resource]]) -> ConfigDump:
+def dumped(resources: dict[str, list[Resource]], *awaited: str) -> ConfigDump:
     """Read a dump back strictly, as a tool that knows the admin's schema does."""
-    text = b"".join(config_dump(resources)).decode()
+    text = b"".join(config_dump(resources, awaited=awaited)).decode()
     return json_format.Parse(text, ConfigDump(), descriptor_pool=POOL)
 
 
@@ -79,3 +79,15 @@ def test_private_keys_are_not_shown() -> None:
     assert "dGhlLWtleQ" not in text
     assert "the-chain" in text
     assert text.count("W3JlZGFjdGVkXQ==") == 2
+
+
+def test_secrets_that_are_awaited() -> None:
+    """As Envoy shows them: warming, with a name and nothing else; also if there is no other."""
+    own = Resource(SDS, "default", Secret(name="default").SerializeToString())
+    for resources, names in (({SDS: [own]}, ["default"]), ({}, [])):
+        (section,) = dumped(resources, "kubernetes://a", 'odd "name"').configs
+        message = SecretsConfigDump()
+        assert section.Unpack(message)
+        assert [each.name for each in message.dynamic_active_secrets] == names
+        awaited = [each.name for each in message.dynamic_warming_secrets]
+        assert awaited == ["kubernetes://a", 'odd "name"']
