@@ -30,6 +30,9 @@ from pilothouse.model.resource import SDS
 
 _CREATE: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 _STREAM_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+_STREAM_ALL: Final = (
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+)
 CALL_SECONDS: Final = 10.0
 
 
@@ -123,6 +126,12 @@ class ControlPlaneClient:
                     response_nonce=answer.nonce,
                 )
                 await call.write(acknowledged.SerializeToString())
+
+    @asynccontextmanager
+    async def discovery_stream(self, held: HeldIdentity) -> AsyncIterator[Any]:
+        """Open an aggregated stream whose messages are plain bytes. Raises: CannotRead."""
+        async with self._channel(held) as channel:
+            yield channel.stream_stream(_STREAM_ALL)(metadata=self._metadata(needs_token=False))
 
     @asynccontextmanager
     async def _channel(self, held: HeldIdentity | None) -> AsyncIterator[Any]:

@@ -81,6 +81,11 @@ class Renewal:
         self._is_told = False
         self.obtained = asyncio.Event()
 
+    @property
+    def held(self) -> HeldIdentity | None:
+        """What the agent holds at present."""
+        return self._held
+
     async def run(self) -> None:
         """Obtain and renew for ever."""
         while True:

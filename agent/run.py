@@ -2,11 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -15,10 +15,22 @@ from pilothouse.agent.keys import KeyKind
 from pilothouse.agent.renewal import DEFAULT_SPREAD, Renewal
 from pilothouse.agent.sds_server import SdsServer, somebody_listens
 from pilothouse.agent.secrets import AgentSecrets
+from pilothouse.api.workload import ReadinessProbe
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
+if TYPE_CHECKING:
+    from pilothouse.agent.health import HealthReporter
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthOptions:
+    """A probe of the workload, and the bootstrap (JSON data) of the Envoy it is reported for."""
+
+    probe: ReadinessProbe
+    bootstrap: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +38,7 @@ class AgentOptions:
     """
     What the operator chose; `command` is run beside the agent, none if empty.
 
+    With `health` the workload is probed.
     `spread` is within what time a certificate of a root that no longer signs is replaced.
     """
 
@@ -34,6 +47,7 @@ class AgentOptions:
     key_kind: KeyKind = KeyKind.ECDSA_P256
     lifetime: timedelta = timedelta()
     spread: timedelta = DEFAULT_SPREAD
+    health: HealthOptions | None = None
     command: Sequence[str] = ()
 
 
@@ -52,8 +66,9 @@ async def run(options: AgentOptions) -> int:
         return await _until_end(options.command, stop)
     secrets = AgentSecrets()
     server = SdsServer(secrets, options.socket)
+    client = ControlPlaneClient(options.access)
     renewal = Renewal(
-        ControlPlaneClient(options.access),
+        client,
         secrets,
         key_kind=options.key_kind,
         lifetime=options.lifetime,
@@ -68,12 +83,25 @@ async def run(options: AgentOptions) -> int:
                 tasks.create_task(renewal.run(), name="renewal"),
                 tasks.create_task(renewal.follow_trust(), name="roots"),
             ]
+            if options.health is not None:
+                reporter = _reporter(options.health, client, renewal)
+                running.append(tasks.create_task(reporter.run(), name="health"))
             code = await _until_end(options.command, stop)
             for task in running:
                 task.cancel()
         return code
     finally:
         await server.stop()
+
+
+def _reporter(
+    options: HealthOptions, client: ControlPlaneClient, renewal: Renewal
+) -> "HealthReporter":
+    # Few agents probe, and what that needs takes time and memory to load.
+    from pilothouse.agent.health import HealthReporter, node_of  # noqa: PLC0415
+
+    node = node_of(options.bootstrap)
+    return HealthReporter(client, options.probe, node, held=lambda: renewal.held)
 
 
 async def _until_end(command: Sequence[str], stop: asyncio.Event) -> int:

@@ -87,13 +87,15 @@ class Registration:
     What a proxy asks its workload to be registered as (traffic.md NM-19).
 
     In `group`, a WorkloadGroup, else as `entry`, a WorkloadEntry that somebody wrote; at `address`.
-    With `has_probe` an agent beside it reports health.
+    With `has_probe` an agent beside it reports health. With `only_reports` this is that agent, which
+    speaks for the workload and is no sign that its proxy is there.
     """
 
     group: str = ""
     entry: str = ""
     address: str = ""
     has_probe: bool = False
+    only_reports: bool = False
 
 
 class TlsFiles(NamedTuple):

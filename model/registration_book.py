@@ -100,6 +100,10 @@ class RegistrationBook:
         self._workloads: dict[ObjectKey, Workload] = {}
         self._of_group: dict[ObjectKey, dict[ObjectKey, None]] = {}
         self._leaving: dict[Claim, float] = {}
+        self._heard: dict[Claim, Health] = {}
+        """What agents with streams of their own have said last, also for workloads yet to come."""
+        self._hushed: dict[Claim, float] = {}
+        """When what agents have said counts no longer, as they have gone."""
         self._orphaned: set[ObjectKey] = set()
         """Entries that somebody wrote, whose workload reported health and has gone."""
         self._shown: dict[ObjectKey, WorkloadEntry] = {}
@@ -130,7 +134,7 @@ class RegistrationBook:
     @property
     def next_expiry(self) -> float | None:
         """When to call `expire`, None if nobody is about to be dropped."""
-        return min(self._leaving.values(), default=None)
+        return min((*self._leaving.values(), *self._hushed.values()), default=None)
 
     def remembered(self) -> tuple[Remembered, ...]:
         """Return what another book would have to know to go on from here."""
@@ -243,8 +247,34 @@ class RegistrationBook:
         self._orphaned.discard(workload.key)
         return self._settle(workload.key)
 
+    def heard(self, claim: Claim, problem: str | None) -> list[Change]:
+        """Take a report of an agent with a stream of its own, which may have come first."""
+        self._heard[claim] = Health(is_healthy=problem is None, problem=problem or "", by=claim)
+        self._hushed.pop(claim, None)
+        return self.report(claim, problem)
+
+    def hushed(self, claim: Claim, now: float) -> None:
+        """Note that the stream of such an agent has ended; it may come back in time."""
+        if claim in self._heard:
+            self._hushed[claim] = now + self._grace_seconds
+
     def expire(self, now: float) -> list[Change]:
         """Drop whom nobody has heard of for too long."""
+        silent = [claim for claim, until in self._hushed.items() if until <= now]
+        changes = [change for claim in silent for change in self._forget(claim)]
+        return changes + self._expire_workloads(now)
+
+    def _forget(self, claim: Claim) -> list[Change]:
+        del self._hushed[claim], self._heard[claim]
+        workload = self._workloads.get(claim.key)
+        if workload is None or workload.health is None or workload.health.by != claim:
+            return []
+        workload.health = None
+        if workload.key in self._written:
+            self._orphaned.add(workload.key)
+        return self._settle(workload.key)
+
+    def _expire_workloads(self, now: float) -> list[Change]:
         due = [claim for claim, until in self._leaving.items() if until <= now]
         changed: dict[ObjectKey, None] = {}
         for claim in due:
@@ -265,7 +295,9 @@ class RegistrationBook:
             workload = self._workloads[key] = Workload(key, claim.group)
             if claim.group:
                 self._of_group.setdefault(claim.group_key, {})[key] = None
-        workload.streams.setdefault(claim, 0)
+        if claim not in workload.streams:
+            workload.streams[claim] = 0
+            workload.health = self._heard.get(claim, workload.health)
         return workload
 
     def _drop(self, workload: Workload) -> None:

@@ -124,7 +124,7 @@ class Registrations:
         Raises: StreamEnded: It may not be registered so.
         """
         claim = claim_of(proxy)
-        if claim is None:
+        if claim is None or _only_reports(proxy):
             return
         try:
             changes = self._book.request(claim, self._clock())
@@ -140,14 +140,17 @@ class Registrations:
     def connected(self, proxy: Proxy) -> None:
         """Count a stream that was let in."""
         claim = claim_of(proxy)
-        if claim is not None:
+        if claim is not None and not _only_reports(proxy):
             self._tell(self._book.connected(claim))
 
     def disconnected(self, proxy: Proxy) -> None:
         """Count a stream that has ended."""
         claim = claim_of(proxy)
         if claim is not None:
-            self._tell(self._book.disconnected(claim, self._clock()))
+            if _only_reports(proxy):
+                self._book.hushed(claim, self._clock())
+            else:
+                self._tell(self._book.disconnected(claim, self._clock()))
             self._wake.set()
 
     def reported(self, proxy: Proxy, problem: str | None) -> None:
@@ -155,7 +158,8 @@ class Registrations:
         claim = claim_of(proxy)
         if claim is None:
             return
-        changes = self._book.report(claim, problem)
+        report = self._book.heard if _only_reports(proxy) else self._book.report
+        changes = report(claim, problem)
         if changes:
             log.info("registration.health", entry=_shown(claim), problem=problem or "none")
         self._tell(changes)
@@ -260,6 +264,10 @@ class _Tallied(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, (field, text) in _TALLIED.items():
             yield CounterMetricFamily(name, text, value=getattr(self._tally, field))
+
+
+def _only_reports(proxy: Proxy) -> bool:
+    return proxy.registration is not None and proxy.registration.only_reports
 
 
 def _shown(claim: Claim) -> str:

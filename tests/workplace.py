@@ -100,6 +100,13 @@ class Workplace:
         self, account: str, *options: str, ip: str = "127.0.0.1"
     ) -> AsyncIterator[EnvoyProcess]:
         """Run an Envoy with the bootstrap that our command writes for a workload, unmodified."""
+        file = await self.write_bootstrap(account, *options, ip=ip)
+        made = EnvoyProcess(json.loads(file.read_text()), file.parent / "run", name=account)
+        async with made:
+            yield made
+
+    async def write_bootstrap(self, account: str, *options: str, ip: str = "127.0.0.1") -> Path:
+        """Have our command write the bootstrap of a workload's Envoy; return where it is."""
         folder = self.folder / account
         folder.mkdir(exist_ok=True)
         file = folder / "envoy.json"
@@ -112,9 +119,7 @@ class Workplace:
             *("-o", file),
             *options,
         )
-        made = EnvoyProcess(json.loads(file.read_text()), folder / "run", name=account)
-        async with made:
-            yield made
+        return file
 
     async def client_context(self, account: str) -> ssl.SSLContext:
         """Return a TLS context with a certificate for an account, obtained with its token."""

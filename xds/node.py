@@ -53,6 +53,9 @@ CERTIFICATES_KEY: Final = "PILOTHOUSE_CERTIFICATES"
 DEFAULT_DNS_PROXY: Final = "127.0.0.1:15053"
 """Where an agent answers the DNS of its workload unless it says otherwise (NM-08)."""
 
+REPORTER_KEY: Final = "PILOTHOUSE_REPORTS_HEALTH"
+"""Metadata key of an agent's own stream: it reports for the workload of the same node."""
+
 _NODE_TYPES: Final = tuple(kind.value for kind in NodeType)
 _INTERCEPTION_MODES: Final = frozenset(mode.value for mode in InterceptionMode)
 _PROFILES: Final = tuple(profile.value for profile in Profile)
@@ -208,6 +211,7 @@ def _registration(metadata: Mapping[str, Json], ips: tuple[str, ...]) -> Registr
         entry=entry,
         address=(own or ips)[0],
         has_probe=isinstance(config, dict) and bool(config.get("readinessProbe")),
+        only_reports=_flag(metadata.get(REPORTER_KEY)),
     )
 
 

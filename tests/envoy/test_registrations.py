@@ -7,7 +7,9 @@ No part is modified or stands in for another: server, tokens, roots, bootstraps,
 import asyncio
 import json
 import shutil
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -75,7 +77,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def program() -> AsyncIterator[int]:
+async def program(port: int = 0) -> AsyncIterator[int]:
     """Run a program that greets; yield its port."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,7 +85,7 @@ async def program() -> AsyncIterator[int]:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(greet, ADDRESS, 0) as server:
+    async with await asyncio.start_server(greet, ADDRESS, port) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -163,6 +165,66 @@ async def test_an_envoy_waits_for_its_group(folder: Path) -> None:
             await web.wait_ready()
             (shown,) = await place.server.json("/debug/registrations")
             assert shown["entry"] == "default/web-127.0.0.1"
+
+
+@asynccontextmanager
+async def agent(place: Workplace, path: Path, *options: str | Path) -> AsyncIterator[None]:
+    """Run our agent for the workload, its secrets at a path."""
+    with (place.folder / "agent.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pilothouse", "agent", "--control-plane", place.target),
+            *("--token-file", str(place.token_file("web")), "--sds-socket", str(path)),
+            *("--root-cert-file", str(place.root_file), "--name", "web-1", "--ip", ADDRESS),
+            *map(str, options),
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(10):
+                assert await process.wait() == 0
+
+
+async def test_an_agent_probes_the_program(folder: Path) -> None:
+    """WG-03, GN-06: no traffic before the program answers, nor after it has ended."""
+    egress, port, own = free_port(), free_port(), free_port()
+    probed = f"{GROUP}  probe: {{periodSeconds: 1, timeoutSeconds: 20, tcpSocket: {{port: {own}}}}}\n"
+    config = (CLOSED, probed, guarded("web", ADDRESS, port, own), calling(egress, port))
+    async with AsyncExitStack() as stack:
+        place = await stack.enter_async_context(workplace(folder, *config))
+        await place.write_token("web")
+        await place.write_token("client")
+        client = await stack.enter_async_context(place.envoy("client", ip="127.0.0.2"))
+        await client.wait_ready()
+        path = folder / "sds"
+        options = ("--certificates", "agent", "--sds-socket", str(path))
+        # Written before, as the agent reads it; the Envoy that is run has the same.
+        (folder / "group.yaml").write_text(probed)
+        await place.write_bootstrap("web", *options, "--auto-register-group", "web")
+        files = ("--bootstrap", folder / "web" / "envoy.json")
+        await stack.enter_async_context(
+            agent(place, path, *files, "--workload-group", folder / "group.yaml")
+        )
+        web = place.envoy("web", *options, "--auto-register-group", "web")
+        await stack.enter_async_context(web)
+        await eventually(lambda: is_probed(place))
+        (shown,) = await place.server.json("/debug/registrations")
+        assert (shown["health"], "Refused" in shown["problem"]) == ("unhealthy", True)
+        assert list(shown["proxies"].values()) == [1], "the agent's own stream does not count"
+        assert await hosts(client) == 0
+        async with program(own):
+            assert await eventually(lambda: answer(egress)) == b"hello whoever you are\n"
+            assert await hosts(client) == 1
+        await eventually(lambda: has_none(client))
+        (shown,) = await place.server.json("/debug/registrations")
+        assert shown["health"] == "unhealthy"
+
+
+async def is_probed(place: Workplace) -> bool:
+    found = await place.server.json("/debug/registrations")
+    return bool(found) and "health" in found[0]
 
 
 async def is_refused(place: Workplace) -> bool:

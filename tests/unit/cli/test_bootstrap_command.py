@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pilothouse.cli.main import cli
-from pilothouse.model.proxies import CertificateSource
+from pilothouse.model.proxies import CertificateSource, Registration
 from pilothouse.translators.envoy.control_plane_tls import ControlPlaneTls, upstream_filters
 from pilothouse.xds.offline import proxy_of
 
@@ -51,6 +51,18 @@ def test_a_workload_is_what_the_options_say() -> None:
     assert (proxy.interception_mode, proxy.network) == ("TPROXY", "n1")
     assert proxy.certificates is CertificateSource.ADS
     assert node["locality"] == {"region": "r", "zone": "z", "sub_zone": "s"}
+
+
+def test_what_a_workload_is_registered_as() -> None:
+    """NM-19: only what was asked for is in the metadata."""
+    plain = made()["node"]
+    assert proxy_of(plain["id"], plain["metadata"]).registration is None
+    node = made("--auto-register-group", "web")["node"]
+    asked = proxy_of(node["id"], node["metadata"]).registration
+    assert asked == Registration(group="web", address="10.0.0.1")
+    node = made("--workload-entry", "vm")["node"]
+    asked = proxy_of(node["id"], node["metadata"]).registration
+    assert asked == Registration(entry="vm", address="10.0.0.1")
 
 
 def test_the_server_is_verified_and_the_token_sent() -> None:

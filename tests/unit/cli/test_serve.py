@@ -93,6 +93,15 @@ def test_environment(served: list[Settings]) -> None:
     assert settings.log_format is LogFormat.CONSOLE
 
 
+def test_the_grace_of_workloads_that_register(served: list[Settings]) -> None:
+    """WG-01: ten seconds, as in istiod, whose variable counts too."""
+    code, _ = invoke("--config-dir=a")
+    assert code == 0
+    code, _ = invoke("--config-dir=a", PILOT_WORKLOAD_ENTRY_GRACE_PERIOD="3s")
+    assert code == 0
+    assert [each.workload_entry_grace.total_seconds() for each in served] == [10, 3]
+
+
 def test_the_secure_port(served: list[Settings]) -> None:
     """C-R-14, C-A-2, XP-04: suites by istiod's names, token issuers, the rate of connections."""
     suites = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"

@@ -293,6 +293,34 @@ def test_another_book_goes_on_from_here(book: RegistrationBook) -> None:
     assert other.recall(book.remembered(), 60.0) == []
 
 
+def test_an_agent_of_its_own_may_speak_first(book: RegistrationBook) -> None:
+    """WG-03: what it said is known when its proxy comes; its stream is none of the workload's."""
+    book.take([(GROUPS, WEB, group(probed=True))])
+    assert book.heard(CLAIM, None) == []
+    assert list(book.workloads()) == []
+    ((_, _, row),) = book.request(CLAIM, 0.0)
+    assert row.is_healthy
+    ((_, _, row),) = book.heard(CLAIM, "down")
+    assert not row.is_healthy
+
+
+def test_an_agent_that_has_gone_is_believed_for_a_while(book: RegistrationBook) -> None:
+    """WE-07: nobody knows better within the grace, and then nobody knows."""
+    book.take([(GROUPS, WEB, group(probed=True))])
+    book.request(CLAIM, 0.0)
+    book.connected(CLAIM)
+    book.heard(CLAIM, None)
+    book.hushed(CLAIM, 1.0)
+    assert book.next_expiry == 11.0
+    book.heard(CLAIM, None)
+    assert book.expire(100.0) == []
+    book.hushed(CLAIM, 101.0)
+    ((_, _, row),) = book.expire(111.0)
+    assert not row.is_healthy
+    assert codes(book) == ["HealthNotReported"]
+    assert book.next_expiry is None
+
+
 def test_other_kinds_pass(book: RegistrationBook) -> None:
     """Nothing else is looked at."""
     changes = [("Service", WEB, object()), ("MeshConfig", ObjectKey("", "mesh"), None)]

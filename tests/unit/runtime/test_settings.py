@@ -83,6 +83,12 @@ def test_contradicting_durations_are_refused() -> None:
         Settings(config_dir=DIR, quiet=timedelta(seconds=20))
 
 
+def test_a_negative_grace_is_refused() -> None:
+    """A workload cannot be dropped before it goes."""
+    with pytest.raises(InvalidSetting, match="--workload-entry-grace"):
+        Settings(config_dir=DIR, workload_entry_grace=timedelta(seconds=-1))
+
+
 @pytest.mark.parametrize("domain", ["", ".", "cluster.local.", " x"])
 def test_bad_domain_is_refused(domain: str) -> None:
     """The domain is written without dots at its ends."""
