@@ -16,7 +16,8 @@ from typing import Final, Self
 from pilothouse.certs.precedence import Precedence
 from pilothouse.certs.refusals import SigningOverloaded
 
-DEFAULT_AT_ONCE: Final = 4
+AT_ONCE: Final = 2
+"""For each that signs: one that is signed and one made ready; whoever is inside takes time from a push."""
 DEFAULT_MAX_WAITING: Final = 10_000
 DEFAULT_INTERVAL_SECONDS: Final = 0.003
 """To answer a call takes the event loop a millisecond; a change must not wait for many of them."""
@@ -39,7 +40,7 @@ class Gate(AbstractAsyncContextManager["Gate"]):
     def __init__(
         self,
         *,
-        at_once: int = DEFAULT_AT_ONCE,
+        at_once: int = AT_ONCE,
         max_waiting: int = DEFAULT_MAX_WAITING,
         interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
         precedence: Precedence | None = None,

@@ -89,11 +89,17 @@ class Precedence:
         self._alarm: asyncio.TimerHandle | None = None
         self._heeding: list[Callable[[bool], None]] = []
         self._told = False
+        self._open = asyncio.Event()
+        self._open.set()
 
     @property
     def is_closed(self) -> bool:
         """Whether requests for certificates have to wait."""
         return self._told
+
+    async def opened(self) -> None:
+        """Return when the way is open, at once if it is."""
+        await self._open.wait()
 
     def heed(self, told: Callable[[bool], None]) -> None:
         """Call `told` with True when the way is closed, and with False when it is open again."""
@@ -121,5 +127,9 @@ class Precedence:
         self._alarm = asyncio.get_running_loop().call_at(at, self._ring) if at is not None else None
         if self._told != self._way.is_closed:
             self._told = self._way.is_closed
+            if self._told:
+                self._open.clear()
+            else:
+                self._open.set()
             for told in self._heeding:
                 told(self._told)

@@ -4,8 +4,8 @@ Signing in a process of its own, behind an asynchronous seam.
 Signing holds the interpreter lock for most of its time, which would be taken from the pushes of
 config; so worker processes do it, and this side only passes messages. Few requests are under way
 at a worker, the others wait here in a bounded line, and who comes to a full one is refused at
-once; while config is pushed nothing more is handed out. A worker that dies is replaced; only the
-request it was busy with fails.
+once; while config is pushed nothing more is handed out or passed on. A worker that dies is
+replaced; only the request it was busy with fails.
 """
 
 import asyncio
@@ -94,7 +94,8 @@ class SigningPool:
 
         `on_issued` is told of every workload's certificate, and whether its key was made here,
         before who asked for it, in the order of signing: once `load` has returned, none by an
-        earlier signer is still to come. Nothing is handed out while `precedence` is closed.
+        earlier signer is still to come. Nothing is handed out, and no answer passed on, while
+        `precedence` is closed.
         """
         self._material = material
         self._policy = policy
@@ -297,6 +298,7 @@ class SigningPool:
     async def _read_answers(self, worker: _Worker) -> None:
         while True:
             answer = await _read(worker.reader)
+            await self._precedence.opened()  # what an answer sets off takes as long as a push
             job = worker.under_way.popleft()
             if answer.number != job.request.number:
                 worker.under_way.appendleft(job)

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from pilothouse.certs.callers import Caller
 from pilothouse.certs.front.control import Material
-from pilothouse.certs.gate import Gate
+from pilothouse.certs.gate import AT_ONCE, Gate
 from pilothouse.certs.holders_journal import HoldersJournal
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, IssuedChain, KeyAlgorithm
 from pilothouse.certs.issuing import IssuingPolicy
@@ -250,7 +250,8 @@ class MeshAuthority:
         self, authenticate: AuthenticateContext, arrived: Arrived
     ) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return the certificate service for whom `authenticate` knows; addresses take turns."""
-        observer, gate = _ServiceObserver(self._log, self._held), Gate(precedence=self._precedence)
+        observer = _ServiceObserver(self._log, self._held)
+        gate = Gate(at_once=AT_ONCE * self._settings.workers, precedence=self._precedence)
         return CertificateService(self.issuer, authenticate, observer, gate, arrived).handler()
 
     # -- while running ----------------------------------------------------------------------------

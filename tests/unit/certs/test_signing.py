@@ -18,6 +18,7 @@ from pilothouse.api.duration import Duration
 from pilothouse.certs.issued import DEFAULT_TTL, IssuedChain, KeyAlgorithm
 from pilothouse.certs.issuing import IssuingPolicy
 from pilothouse.certs.material import BadMaterial
+from pilothouse.certs.precedence import Precedence, RightOfWay
 from pilothouse.certs.refusals import (
     CsrProblem,
     CsrRefused,
@@ -128,6 +129,31 @@ async def test_full_line_refuses_at_once() -> None:
         overloaded = [each for each in results if isinstance(each, SigningOverloaded)]
         assert len(overloaded) == 40 - 2 - 3
         assert all(isinstance(each, IssuedChain | SigningOverloaded) for each in results)
+    finally:
+        await pool.close()
+
+
+async def test_nothing_is_signed_or_answered_while_config_is_pushed() -> None:
+    """Issue 4: not even what was under way is answered, as that sets off as much work as a push."""
+    precedence, issued = Precedence(RightOfWay(longest_seconds=3_600)), 0
+
+    def count(*_: object) -> None:
+        nonlocal issued
+        issued += 1
+
+    pool = pool_of(precedence=precedence, on_issued=count)
+    await pool.start()
+    try:
+        under_way = asyncio.create_task(pool.sign(CSR, ALICE))
+        await asyncio.sleep(0)
+        precedence.begin()
+        waiting = asyncio.create_task(pool.sign(CSR, ALICE))
+        await asyncio.wait({under_way, waiting}, timeout=0.2)
+        assert issued == 0
+        assert not under_way.done()
+        precedence.end()
+        await asyncio.gather(under_way, waiting)
+        assert issued == 2
     finally:
         await pool.close()
 
