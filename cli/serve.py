@@ -81,7 +81,7 @@ class DurationType(click.ParamType[timedelta]):
             self.fail(f"{error}.", param, ctx)
 
 
-class CipherSuitesType(click.ParamType[tuple[str, ...]]):
+class NamesType(click.ParamType[tuple[str, ...]]):
     """Names separated by commas."""
 
     name = "NAMES"
@@ -92,7 +92,7 @@ class CipherSuitesType(click.ParamType[tuple[str, ...]]):
         param: click.Parameter | None,  # noqa: ARG002 (click's signature)
         ctx: click.Context | None,  # noqa: ARG002 (click's signature)
     ) -> tuple[str, ...]:
-        """Split them; which are known is checked with the other settings."""
+        """Split them; what they may be is checked with the other settings."""
         if isinstance(value, tuple):
             return value
         return tuple(name.strip() for name in str(value).split(",") if name.strip())
@@ -246,9 +246,17 @@ class LogLevelType(click.Choice[str]):
 @_option(
     "--tls-cipher-suites",
     "--tlsCipherSuites",
-    type=CipherSuitesType(),
+    type=NamesType(),
     default="",
     help="Cipher suites of TLS 1.2 on the secure port, comma-separated; empty means the good ones.",
+)
+@_option(
+    "--server-names",
+    type=NamesType(),
+    default="",
+    envvar=["PILOTHOUSE_SERVER_NAMES", "ISTIOD_CUSTOM_HOST"],
+    help="Host names and addresses, comma-separated, by which agents reach the secure port, for its"
+    " certificate; istiod's own are there anyway.",
 )
 @_option(
     "--allow-remote-plaintext",

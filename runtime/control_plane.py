@@ -55,6 +55,7 @@ from pilothouse.runtime.pushes_first import PushesFirst
 from pilothouse.runtime.registrations import Registrations
 from pilothouse.runtime.registrations_file import RegistrationsFile
 from pilothouse.runtime.secure_port import SecurePort
+from pilothouse.runtime.server_names import server_names
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.stores import stores_of
 from pilothouse.runtime.tidy import Tidier
@@ -66,9 +67,6 @@ from pilothouse.xds.auth import inspect_everything
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
 from pilothouse.xds.streams import Streams
-
-SERVER_NAMES = ("istiod.istio-system.svc", "istiod.istio-system", "localhost", "127.0.0.1", "::1")
-"""What the TLS port answers for; agents verify the first, whatever address they dial."""
 
 _LOOK_AT_CERTIFICATE_SECONDS = 60.0
 _TELL_TIME_SECONDS = 3_600.0
@@ -302,7 +300,7 @@ class ControlPlane:
             put=self.cycle.put,
             registry=self.metrics.registry,
             clock=_utc_now,
-            names=SERVER_NAMES,
+            names=server_names(settings.revision, settings.server_names),
             trust_domains=self._trust_domains,
             precedence=self.pushes_first.precedence,
         )

@@ -17,6 +17,7 @@ from pilothouse.certs.front.ciphers import OPENSSL_NAMES
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
 from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.addresses import LOOPBACK, Address, InvalidSetting
+from pilothouse.runtime.server_names import check_server_name
 
 DEFAULT_GRPC: Final = Address(LOOPBACK, 15_010)
 DEFAULT_SECURE_GRPC: Final = Address(LOOPBACK, 15_012)
@@ -86,7 +87,8 @@ class Settings:
     `max_connects_per_second` is the rate at which streams are let in (None: no limit).
     `workload_entry_grace` is how long a registered workload may be without a stream.
     `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
-    the secure port, by istiod's names; none means the good ones.
+    the secure port, by istiod's names; none means the good ones. `server_names` are DNS names and
+    addresses that its certificate is valid for beside istiod's own.
 
     Raises: InvalidSetting: An address would be reachable from other machines without protection,
         or durations contradict each other.
@@ -116,6 +118,7 @@ class Settings:
     max_connects_per_second: float | None = None
     workload_entry_grace: timedelta = DEFAULT_ENTRY_GRACE
     tls_cipher_suites: tuple[str, ...] = ()
+    server_names: tuple[str, ...] = ()
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
@@ -147,6 +150,8 @@ class Settings:
                     "--tls-cipher-suites",
                     f"{suite!r} is not offered; known are {', '.join(OPENSSL_NAMES)}.",
                 )
+        for name in self.server_names:
+            check_server_name(name, "--server-names")
         if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
             raise InvalidSetting(
                 "--debounce",
