@@ -29,6 +29,7 @@ from pilothouse.model.policies import (
 )
 from pilothouse.model.resource import CDS, Resource
 from pilothouse.translators.envoy.cluster_policy import apply_connection_pool
+from pilothouse.translators.envoy.connection_settings import preserved_case
 from pilothouse.translators.envoy.encoding import encode, pack
 from pilothouse.translators.envoy.filter_chains import socket_address
 from pilothouse.translators.envoy.http_options import (
@@ -53,6 +54,13 @@ class Families(NamedTuple):
 
     ipv4: bool
     ipv6: bool
+
+
+class StandingKey(NamedTuple):
+    """What the clusters that every sidecar has depend on."""
+
+    families: Families
+    preserves_case: bool = False
 
 
 class InboundClusterKey(NamedTuple):
@@ -165,7 +173,7 @@ def _bind_source(cluster: cluster_pb2.Cluster, families: Families) -> None:
 
 
 @query
-def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
+def standing_clusters(ctx: Ctx, key: StandingKey) -> ResourceLayer:
     """Return BlackHoleCluster, PassthroughCluster and InboundPassthroughCluster."""
     mesh = ctx.get(mesh_config, None)
     defaults = mesh.default_traffic_policy
@@ -173,10 +181,13 @@ def standing_clusters(ctx: Ctx, families: Families) -> ResourceLayer:
     black_hole = cluster_pb2.Cluster(name=BLACK_HOLE_CLUSTER, type=cluster_pb2.Cluster.STATIC)
     outward = cluster_pb2.Cluster(name=PASSTHROUGH_CLUSTER)
     inward = cluster_pb2.Cluster(name=INBOUND_PASSTHROUGH_CLUSTER)
-    _bind_source(inward, families)
+    _bind_source(inward, key.families)
     options = http_protocol_options_pb2.HttpProtocolOptions()
     options.common_http_protocol_options.idle_timeout.seconds = IDLE_TIMEOUT_SECONDS
-    options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+    http1 = options.use_downstream_protocol_config.http_protocol_options
+    http1.SetInParent()
+    if key.preserves_case:
+        http1.header_key_format.CopyFrom(preserved_case())  # PC-06
     options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
     for cluster in (outward, inward):
         _apply_original_destination(cluster)

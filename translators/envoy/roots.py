@@ -18,6 +18,7 @@ from pilothouse.model.resource import CDS, EDS, LDS, RDS, SDS
 from pilothouse.translators.envoy.clusters import ClusterView, outbound_clusters
 from pilothouse.translators.envoy.clusters_inbound import (
     Families,
+    StandingKey,
     inbound_clusters,
     standing_clusters,
 )
@@ -104,9 +105,10 @@ def clusters(ctx: Ctx, proxies: ClustersKey) -> ResourceSet:
     if proxies.type is not NodeType.SIDECAR:
         return ResourceSet(())
     view = proxies.view
+    standing = StandingKey(Families(view.ipv4, view.ipv6), view.settings.preserves_case)
     layers: list[Layer] = [
         ctx.get(outbound_clusters, ClusterView.of(view, proxies.listed)),
-        ctx.get(standing_clusters, Families(view.ipv4, view.ipv6)),
+        ctx.get(standing_clusters, standing),
         ctx.get(inbound_clusters, proxies.inbound),
     ]
     if ctx.get(looks_up_unknown, view.scope):

@@ -76,14 +76,13 @@ def live_destinations(rule: HttpRoute) -> tuple[HttpRouteDestination, ...]:
 
 def disable_timeout(action: RouteAction) -> None:
     """Let a request take as long as its client waits; a grpc-timeout header still counts."""
-    action.timeout.SetInParent()
-    action.max_stream_duration.grpc_timeout_header_max.SetInParent()
+    _limit_time(action, Duration())
 
 
 def _limit_time(action: RouteAction, timeout: Duration) -> None:
-    # With max_stream_duration Envoy does not look at `timeout` at all, so the deprecated field has
-    # to say how far a grpc-timeout header counts. Upstream has it for the same reason.
-    action.ClearField("max_stream_duration")
+    # The deprecated field says how far a grpc-timeout header counts (0: as far as it likes). With
+    # max_stream_duration Envoy would not look at `timeout` at all, and would end the client's
+    # stream rather than the request to the service. Upstream has it for the same reason.
     action.timeout.FromTimedelta(timeout)
     action.max_grpc_timeout.FromTimedelta(timeout)
 
@@ -97,9 +96,7 @@ def _forward(
     ref: ConfigRef,
 ) -> None:
     action = route.route
-    disable_timeout(action)
-    if rule.timeout:
-        _limit_time(action, rule.timeout)
+    _limit_time(action, rule.timeout or Duration())
     if rule.rewrite is not None:
         _rewrite_path(action, rule.rewrite)
         authority = rule.rewrite.authority or authority

@@ -192,8 +192,9 @@ def _default_template(default_retry: HttpRetry | None, is_hashed: bool) -> Route
 def _inbound_template(*, is_grpc: bool) -> Route:
     route = Route(name=DEFAULT_ROUTE)
     route.match.prefix = "/"
-    disable_timeout(route.route)
+    route.route.timeout.SetInParent()
     route.route.max_stream_duration.max_stream_duration.SetInParent()
+    route.route.max_stream_duration.grpc_timeout_header_max.SetInParent()
     if not is_grpc:
         route.route.retry_policy.CopyFrom(INBOUND_RETRIES)
     return route

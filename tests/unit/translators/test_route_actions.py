@@ -14,7 +14,8 @@ def test_one_destination():
     assert action["cluster"] == "outbound|8080|v2|b"
     assert "weighted_clusters" not in action
     assert action["timeout"] == "0s"
-    assert action["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
+    assert action["max_grpc_timeout"] == "0s"
+    assert "max_stream_duration" not in action
 
 
 def test_weights():

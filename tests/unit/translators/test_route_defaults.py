@@ -27,7 +27,7 @@ def test_outbound():
         "route": {
             "cluster": f"outbound|9080||{HOST}",
             "timeout": "0s",
-            "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+            "max_grpc_timeout": "0s",
         },
         "decorator": {"operation": f"{HOST}:9080/*"},
         "metadata": {"filter_metadata": {"pilothouse": {"field": "spec.http[0]"}}},

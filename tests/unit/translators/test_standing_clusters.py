@@ -51,6 +51,16 @@ def test_inbound_connections_come_from_an_address_of_their_own(
     assert "upstream_bind_config" not in clusters["PassthroughCluster"]
 
 
+@pytest.mark.parametrize("name", ["PassthroughCluster", "InboundPassthroughCluster"])
+def test_what_passes_keeps_the_case_of_headers_too(name: str) -> None:
+    """PC-06: for a proxy that preserves it, wherever its requests go."""
+    config = {"proxyHeaders": {"preserveHttp1HeaderCase": True}}
+    passing = told(PROXY_CONFIG=config).clusters[name]
+    spoken = passing["typed_extension_protocol_options"][OPTIONS]["use_downstream_protocol_config"]
+    formatter = spoken["http_protocol_options"]["header_key_format"]["stateful_formatter"]
+    assert formatter["name"] == "preserve_case"
+
+
 SERVED = """
 apiVersion: v1
 kind: Service

@@ -77,7 +77,7 @@ def test_a_message_is_known_by_its_nonce(variant: Variant) -> None:
 
 @both
 def test_a_version_says_what_is_in_a_message(variant: Variant) -> None:
-    """XP-05, XP-07, XD-07: the same for every client and after a restart, another for other content."""
+    """XP-05, XP-07, XD-07: the same for all clients and after a restart; it names no server."""
     seen = []
     for content in ("1", "1", "2"):
         session = Session(variant, world(a=content, b="1"), 0.0)
