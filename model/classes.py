@@ -69,6 +69,7 @@ class View:
     dns_capture: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     cluster: str = ""
+    dns_resolver: str = ""
 
     @property
     def wildcard(self) -> str:
@@ -189,6 +190,7 @@ def proxy_class(ctx: Ctx, proxy: Proxy) -> ProxyClass:
             is_unprivileged=proxy.unprivileged,
             settings=settings,
             dns_capture=proxy.dns_capture,
+            dns_resolver=proxy.dns_resolver,
             certificates=source,
             cluster=cluster_of_proxy(ctx, proxy),
         ),

@@ -60,7 +60,7 @@ class HttpSettings(NamedTuple):
 
 def outbound_connection(
     listener_name: str,
-    route_name: str,
+    routes: str | route_pb2.RouteConfiguration,
     profile: Profile,
     settings: HttpSettings,
     *,
@@ -68,14 +68,17 @@ def outbound_connection(
     keeps_sessions: bool = False,
 ) -> hcm_pb2.HttpConnectionManager:
     """
-    Build the connection manager of an outbound chain; its routes come over RDS.
+    Build the connection manager of an outbound chain; routes given by name come over RDS.
 
     `lookups` are the hosts whose names are looked up when they are called (SE-17). With
     `keeps_sessions` virtual hosts may say how sessions stick (K8-11).
     """
     manager = _common(f"outbound_{listener_name};", settings)
-    manager.rds.route_config_name = route_name
-    manager.rds.config_source.CopyFrom(_ADS)
+    if isinstance(routes, str):
+        manager.rds.route_config_name = routes
+        manager.rds.config_source.CopyFrom(_ADS)
+    else:
+        manager.route_config.CopyFrom(routes)
     *filters, router = _outbound_filters(profile, is_quiet=_is_quiet(settings.own.headers))
     manager.http_filters.extend((*filters, *map(dynamic_http_filter, lookups)))
     if keeps_sessions:
