@@ -205,7 +205,7 @@ class Graph:
                     if dependent.pins:
                         self._dirty[dependent] = None
                     if _rank(dependent) and dependent.rdeps:
-                        self._waiting[dependent] = dependent.changed_at
+                        self._waiting.setdefault(dependent, dependent.changed_at)
                     else:
                         stack.append(dependent)
 
@@ -217,10 +217,8 @@ class Graph:
         order has seen an old value; it is marked when the wave gets there, and runs once more.
         """
         while self._waiting:
-            lowest = min(node.query.rank for node in self._waiting if node.query)
-            for node in [
-                each for each in self._waiting if each.query and each.query.rank == lowest
-            ]:
+            lowest = min(map(_rank, self._waiting))
+            for node in [each for each in self._waiting if _rank(each) == lowest]:
                 changed_before = self._waiting.pop(node, None)
                 if changed_before is None:
                     continue  # a reader was faster
