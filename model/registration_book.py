@@ -67,12 +67,13 @@ class Workload:
     A workload that holds an entry; to be looked at only.
 
     `streams` counts those of each claim, the claim that came last at the end; more than one claim
-    is there when a workload comes back changed, or two say they are at one address. `row` is the
-    entry made for it, None if there is none.
+    is there when a workload comes back changed, or two say they are at one address. `group` is that
+    of those who register, "" if all claims are for an entry that somebody wrote. `row` is the entry
+    made for it, None if there is none.
     """
 
     key: ObjectKey
-    group: str
+    group: str = ""
     streams: dict[Claim, int] = field(default_factory=dict)
     health: Health | None = None
     row: WorkloadEntry | None = None
@@ -202,13 +203,13 @@ class RegistrationBook:
         else:
             raise _unknown(claim)
         known = self._workloads.get(key)
-        if known is not None and known.group != claim.group:
+        if known is not None and known.group and claim.group not in ("", known.group):
             raise RegistrationRefused(
                 RefusalReason.TAKEN,
                 GROUPS,
                 claim.group_key,
-                f"WorkloadEntry {key.namespace}/{key.name} is held by a workload that was not"
-                f" registered in WorkloadGroup {claim.group[:253]!r}.",
+                f"WorkloadEntry {key.namespace}/{key.name} is held by a workload of WorkloadGroup"
+                f" {known.group}.",
             )
         if claim.group and known is None and written is None:
             self.tally.made += 1
@@ -292,9 +293,10 @@ class RegistrationBook:
         key = claim.key
         workload = self._workloads.get(key)
         if workload is None:
-            workload = self._workloads[key] = Workload(key, claim.group)
-            if claim.group:
-                self._of_group.setdefault(claim.group_key, {})[key] = None
+            workload = self._workloads[key] = Workload(key)
+        if claim.group and not workload.group:
+            workload.group = claim.group
+            self._of_group.setdefault(claim.group_key, {})[key] = None
         if claim not in workload.streams:
             workload.streams[claim] = 0
             workload.health = self._heard.get(claim, workload.health)
@@ -344,7 +346,7 @@ class RegistrationBook:
             return None
         account = group.spec.template.service_account
         for claim in workload.claims():
-            if may_control(claim, account):
+            if claim.group and may_control(claim, account):
                 row = entry_from(group, claim)
                 if workload.health is not None and takes_reports(row):
                     row = _with_reported(row, workload.health)
@@ -367,14 +369,14 @@ def _with_reported(row: WorkloadEntry, health: Health) -> WorkloadEntry:
 
 def _unknown(claim: Claim) -> RegistrationRefused:
     if claim.group:
-        name = f"{claim.namespace}/{claim.group}"[:300]
+        name = f"{claim.namespace}/{claim.group}"[:300].encode("unicode_escape").decode()
         return RegistrationRefused(
             RefusalReason.NO_GROUP,
             GROUPS,
             claim.group_key,
             f"AUTO_REGISTER_GROUP names the WorkloadGroup {name}, which does not exist.",
         )
-    name = f"{claim.namespace}/{claim.entry}"[:300]
+    name = f"{claim.namespace}/{claim.entry}"[:300].encode("unicode_escape").decode()
     return RegistrationRefused(
         RefusalReason.NO_ENTRY,
         ENTRIES,

@@ -40,6 +40,7 @@ REFUSALS_KEPT_SECONDS: Final = 600.0
 RECALLED_SECONDS: Final = 60.0
 """How long workloads of an earlier server have to come back: Envoy tries every 30 s at least."""
 _BETWEEN_SAVES_SECONDS: Final = 1.0
+_LONGEST_TEXT: Final = 253
 
 _REASONS: Final[Mapping[RefusalReason, EndReason]] = {
     RefusalReason.NO_GROUP: EndReason.FAILED_PRECONDITION,
@@ -241,8 +242,9 @@ class Registrations:
 
     def _note(self, claim: Claim, refused: RegistrationRefused) -> None:
         self._errors.inc()
+        key = ObjectKey(_harmless(refused.key.namespace), _harmless(refused.key.name))
         refusal = Refusal(
-            kind=refused.kind, key=refused.key, proxy=claim.proxy, problem=str(refused)
+            kind=refused.kind, key=key, proxy=_harmless(claim.proxy), problem=str(refused)
         )
         self._refusals.pop((refusal, refused.reason), None)
         self._refusals[refusal, refused.reason] = self._clock()
@@ -251,7 +253,8 @@ class Registrations:
         self._on_change()
 
     def _forgive(self, claim: Claim) -> None:
-        for known in [key for key in self._refusals if key[0].proxy == claim.proxy]:
+        proxy = _harmless(claim.proxy)
+        for known in [key for key in self._refusals if key[0].proxy == proxy]:
             del self._refusals[known]
 
 
@@ -264,6 +267,11 @@ class _Tallied(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, (field, text) in _TALLIED.items():
             yield CounterMetricFamily(name, text, value=getattr(self._tally, field))
+
+
+def _harmless(text: str) -> str:
+    """Return a stranger's text for people, on one line and of bounded length."""
+    return text[:_LONGEST_TEXT].encode("unicode_escape").decode()
 
 
 def _only_reports(proxy: Proxy) -> bool:

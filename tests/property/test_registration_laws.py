@@ -69,6 +69,7 @@ CLAIMS = (
     claim("vm", "10.0.0.5", "one", of=""),
     claim("same", "10.0.0.5", "two", of=""),
     claim("nobody", "10.0.0.1", None),
+    replace(claim("taker", "10.0.0.1", "two", of=""), entry="a-10.0.0.1"),
 )
 # Few, so that they meet.
 WRITTEN = ("vm", "a-10.0.0.1")

@@ -243,6 +243,19 @@ def test_two_groups_cannot_share_a_name(book: RegistrationBook) -> None:
     assert len(book.request(second, 10.0)) == 1
 
 
+def test_who_names_a_written_entry_keeps_nobody_out(book: RegistrationBook) -> None:
+    """NM-19: whose word counts for nothing must not stand in the way of who registers."""
+    row = entry("web-10.0.0.1", probed=False)
+    book.take([(ENTRIES, ENTRY, row)])
+    idler = Claim(proxy="idler", namespace="shop", entry="web-10.0.0.1", account=None)
+    assert book.request(idler, 0.0) == []
+    book.connected(idler)
+    assert book.request(CLAIM, 0.0) == []
+    book.connected(CLAIM)
+    ((_, _, made),) = book.take([(ENTRIES, ENTRY, None)])
+    assert made.spec.address == "10.0.0.1"
+
+
 def test_two_workloads_at_one_address(book: RegistrationBook) -> None:
     """The one that came last is shown, while it is there."""
     other = replace(CLAIM, proxy="web-2", labels=(("version", "v2"),))
