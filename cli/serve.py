@@ -227,8 +227,8 @@ class LogLevelType(click.Choice[str]):
     type=float,
     envvar=["PILOTHOUSE_MAX_CONNECTS_PER_SECOND", "PILOT_MAX_REQUESTS_PER_SECOND"],
     metavar="NUMBER",
-    help="How fast streams are let in; those that would wait over a second come again. No limit if"
-    " not given.",
+    help="How fast streams are let in; those that would wait over a second come again. 0 is a rate"
+    " like istiod's, by the number of processors; no limit if not given.",
 )
 @_option(
     "--workload-entry-grace",

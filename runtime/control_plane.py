@@ -40,6 +40,7 @@ from pilothouse.runtime.bundle_fetches import BundleFetches
 from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.runtime.commit import Change as RowChange
 from pilothouse.runtime.commit import CommitCycle
+from pilothouse.runtime.connect_rate import connects_per_second
 from pilothouse.runtime.debounce import Debouncer
 from pilothouse.runtime.dns_client import NameServers
 from pilothouse.runtime.findings import FindingsLog
@@ -94,7 +95,9 @@ class ControlPlane:
         self.streams = Streams(
             self.publisher,
             observer=StreamObserver(self.metrics, self._findings_changed.set, self._followers),
-            limits=StreamLimits(connects_per_second=settings.max_connects_per_second),
+            limits=StreamLimits(
+                connects_per_second=connects_per_second(settings.max_connects_per_second)
+            ),
             clock=time.monotonic,
             prepare=self._prepare,
             on_health=self._reported,

@@ -84,7 +84,7 @@ class Settings:
     must be seen to have what a step of a rotation needs. `drain` is how long streams may finish
     after a signal.
 
-    `max_connects_per_second` is the rate at which streams are let in (None: no limit).
+    `max_connects_per_second` is the rate at which streams are let in (None: no limit, 0: istiod's).
     `workload_entry_grace` is how long a registered workload may be without a stream.
     `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
     the secure port, by istiod's names; none means the good ones. `server_names` are DNS names and
@@ -139,8 +139,8 @@ class Settings:
                 " authentication yet but shows the mesh's whole config; bind 127.0.0.1 and put"
                 " an authenticating proxy in front.",
             )
-        if self.max_connects_per_second is not None and self.max_connects_per_second <= 0:
-            raise InvalidSetting("--max-connects-per-second", "it must be more than zero.")
+        if self.max_connects_per_second is not None and self.max_connects_per_second < 0:
+            raise InvalidSetting("--max-connects-per-second", "it must not be negative.")
         if self.workload_entry_grace < timedelta(0):
             raise InvalidSetting("--workload-entry-grace", "it must not be negative.")
         check_clusters(self.cluster_id, self.remote_clusters)

@@ -117,7 +117,14 @@ def test_the_secure_port(served: list[Settings]) -> None:
     code, output = invoke("-d", "mesh", "--tls-cipher-suites", "TLS_RSA_WITH_RC4_128_SHA")
     assert code == 1
     assert "'TLS_RSA_WITH_RC4_128_SHA' is not offered" in output
-    assert invoke("-d", "mesh", "--max-connects-per-second", "0")[0] == 1
+    assert invoke("-d", "mesh", "--max-connects-per-second", "-1")[0] == 1
+    assert (
+        invoke("-d", "mesh", "--server-names", "b.example", ISTIOD_CUSTOM_HOST="a.example")[0] == 0
+    )
+    assert invoke("-d", "mesh", ISTIOD_CUSTOM_HOST="a.example, 192.0.2.1")[0] == 0
+    assert [each.server_names for each in served[1:]] == [
+        ("b.example",), ("a.example", "192.0.2.1"),
+    ]  # fmt: skip
 
 
 def test_the_authority(served: list[Settings]) -> None:
