@@ -81,7 +81,11 @@ class Finding:
         """Render on one line for logs and terminals."""
         remedy = f" {self.remedy}" if self.remedy else ""
         parts = (f"{self.severity.name.lower()} {self.code}", str(self.ref), self.message + remedy)
-        return ": ".join(part for part in parts if part)
+        text = ": ".join(part for part in parts if part)
+        # A proxy's refusal is quoted in it: what moves a terminal's cursor is shown, not done.
+        if text.isprintable():
+            return text
+        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class Withheld(Exception):
