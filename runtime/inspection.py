@@ -13,6 +13,7 @@ from pilothouse.graph import explain
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.inputs import SERVICE_ENTRIES, SERVICES, VIRTUAL_SERVICES
+from pilothouse.model.registration import entry_key
 from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SDS, SHORT_NAMES
 from pilothouse.providers.clusters import Store
 from pilothouse.runtime.bundle_fetches import BundleFetches
@@ -173,6 +174,9 @@ class ServerInspection:
             "variant": info.variant.value,
             "connected_at": _rfc3339(info.connected_at_epoch_seconds),
         }
+        entry = entry_key(proxy)
+        if entry is not None:
+            shown["workload_entry"] = f"{entry.namespace}/{entry.name}"
         rejected = [each for kind in status.types for each in kind.rejected]
         if rejected:
             shown["rejected"] = [_rejected(each) for each in rejected]

@@ -7,12 +7,16 @@ The same store, graph and roots as the server's, so that the answer is the serve
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
 from pilothouse.model.classes import ProxyClass
 from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
 from pilothouse.model.proxies import Proxy
+from pilothouse.model.registration import claim_of
+from pilothouse.model.registration_book import RegistrationBook
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.stores import stores_of
@@ -32,14 +36,21 @@ def take_snapshot(proxy: Proxy, settings: Settings) -> Snapshot:
     """
     Read the config once and compute everything that one proxy of such a server would ask for.
 
-    Raises: SourceError: The directory cannot be read.
+    A proxy that asks for it is registered, and taken to prove the service account it names.
+
+    Raises: SourceError: The directory cannot be read. RegistrationRefused.
     """
     store = stores_of(settings)
+    book = RegistrationBook(grace_seconds=0.0)
+    changes = book.take(store.scan())
+    claim = claim_of(proxy)
+    if claim is not None:
+        changes += book.request(replace(claim, account=proxy.service_account), now=0.0)
     graph = Graph()
     graph.commit(
         [
             (DOMAIN, THE_MESH, MeshDomain(settings.domain)),
-            *((TABLES[kind], key, row) for kind, key, row in store.scan() if kind in TABLES),
+            *((TABLES[kind], key, row) for kind, key, row in changes if kind in TABLES),
         ]
     )
     resources = served_to(graph, graph.value(roots.proxy_class, proxy))

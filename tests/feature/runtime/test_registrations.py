@@ -179,6 +179,8 @@ async def test_a_workload_is_an_endpoint_while_it_is_connected(
             (shown,) = await place.server.json("/debug/registrations")
             assert shown["entry"] == "default/web-10.0.0.1"
             assert shown["from"] == "WorkloadGroup default/web"
+            streams = await place.server.json("/debug/syncz")
+            assert [each.get("workload_entry") for each in streams] == [None, shown["entry"]]
             assert await counted(place, "success") == 1
             status, _ = await place.server.post("/debug/selfcheck")
             assert status == 200

@@ -134,3 +134,28 @@ def test_of_a_server_of_a_revision(mesh: Path) -> None:
     )
     assert "new.example" not in dump(mesh, "-o", "short").output
     assert "new.example" in dump(mesh, "-o", "short", "--revision", "canary").output
+
+
+GROUP = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: vm, namespace: default}
+spec:
+  metadata: {labels: {app: web}}
+  template: {serviceAccount: vm}
+  probe: {tcpSocket: {port: 8080}}
+"""
+
+
+def test_a_workload_that_will_register_is_shown_what_it_serves(mesh: Path, tmp_path: Path) -> None:
+    """WG-01: as it would be in a server; what would be refused there is said."""
+    metadata = tmp_path / "metadata.yaml"
+    metadata.write_text("{AUTO_REGISTER_GROUP: vm, SERVICE_ACCOUNT: vm}")
+    arguments = ("--metadata", str(metadata), "-o", "short")
+    refused = dump(mesh, *arguments)
+    assert refused.exit_code == 1
+    assert "WorkloadGroup default/vm, which does not exist" in refused.output
+    (mesh / "group.yaml").write_text(GROUP)
+    assert "inbound|8080||" in dump(mesh, *arguments).output
+    metadata.write_text("{AUTO_REGISTER_GROUP: vm, SERVICE_ACCOUNT: other}")
+    assert "is for the service account 'vm'" in dump(mesh, *arguments).output
