@@ -12,102 +12,25 @@ A query that raises keeps its last good value and reports the failure as a findi
 raises `Withheld` (the one rule that depends on history; `pilothouse.graph.explain` skips them).
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.findings import ConfigRef, Finding, Severity, Withheld
-from pilothouse.graph.nodes import CLEAN, MAYBE, NEW, RUNNING, ItemRead, same_items
+from pilothouse.graph.nodes import CLEAN, MAYBE, NEW, RUNNING, same_items
 from pilothouse.graph.nodes import Node as Node
 from pilothouse.graph.nodes import Query as Query
 from pilothouse.graph.nodes import firewall as firewall
 from pilothouse.graph.nodes import query as query
-from pilothouse.graph.tables import ALL, KEYS, CellKey, Table, TableStore
+from pilothouse.graph.reads import Ctx as Ctx
+from pilothouse.graph.tables import CellKey, Table, TableStore
 
 K = TypeVar("K", bound=Hashable)
-Item = TypeVar("Item", bound=Hashable)
 V = TypeVar("V")
 
 SWEEP_AFTER_COMMITS: Final = 2
 FAILURE_CODE: Final = "InternalError"
-
-
-class Ctx:
-    """What a running query reads through; every read becomes a dependency."""
-
-    __slots__ = ("_deps", "_findings", "_graph", "_items")
-
-    def __init__(self, graph: "Graph") -> None:
-        """Start with nothing read."""
-        self._graph = graph
-        # True: read whole; False: only the entries in `_items`.
-        self._deps: dict[Node, bool] = {}
-        self._items: list[ItemRead] = []
-        self._findings: list[Finding] = []
-
-    def get(self, query: Query[K, V], key: K) -> V:
-        """
-        Return the value of another query.
-
-        Raises: QueryFailed: It has none, not even an old one.
-        """
-        node = self._graph.read(query, key)
-        self._deps[node] = True
-        if node.error is not None:
-            raise QueryFailed(f"{query.name} failed") from node.error
-        return cast("V", node.value)
-
-    def item(self, query: Query[K, Mapping[Item, V]], key: K, item: Item) -> V | None:
-        """
-        Return one entry of a mapping that another query gives, None if it has none.
-
-        Depends on that entry only: for a mapping that many read and few changes concern.
-        Raises: QueryFailed: The query has no value.
-        """
-        node = self._graph.read(query, key)
-        self._deps.setdefault(node, False)
-        if node.error is not None:
-            self._deps[node] = True
-            raise QueryFailed(f"{query.name} failed") from node.error
-        found = node.value.get(item)
-        self._items.append(ItemRead(node, item, found))
-        return cast("V | None", found)
-
-    def get_or_none(self, query: Query[K, V], key: K) -> V | None:
-        """Return the value of another query, or None where it failed (it has said so itself)."""
-        node = self._graph.read(query, key)
-        self._deps[node] = True
-        return None if node.error is not None else cast("V", node.value)
-
-    def row(self, table: Table[K, V], key: K) -> V | None:
-        """Return the row at `key`, None if absent."""
-        return cast("V | None", self._read(table, ("row", key)))
-
-    def rows(self, table: Table[K, V]) -> tuple[V, ...]:
-        """Return all rows by key order. Depends on every row: prefer `where`."""
-        return cast("tuple[V, ...]", self._read(table, ALL))
-
-    def keys(self, table: Table[K, V]) -> tuple[K, ...]:
-        """Return all keys in order. Depends on which rows there are, not on what they say."""
-        return cast("tuple[K, ...]", self._read(table, KEYS))
-
-    def where(self, table: Table[K, V], index: str, value: Hashable) -> tuple[V, ...]:
-        """Return the rows found under `value` of an index, by key order."""
-        return cast("tuple[V, ...]", self._read(table, (f"in:{index}", value)))
-
-    def index_values(self, table: Table[K, V], index: str) -> frozenset[Hashable]:
-        """Return the values an index has rows under."""
-        return cast("frozenset[Hashable]", self._read(table, (f"names:{index}", None)))
-
-    def report(self, finding: Finding) -> None:
-        """Say something about the config that was read."""
-        self._findings.append(finding)
-
-    def _read(self, table: Table[Any, Any], cell: CellKey) -> Any:
-        node = self._graph.cell(table, cell)
-        self._deps[node] = True
-        return node.value
 
 
 @dataclass(slots=True)
@@ -199,8 +122,12 @@ class Graph:
     def _invalidate(self, origin: Node) -> None:
         stack = [origin]
         while stack:
-            for dependent in stack.pop().rdeps:
-                if dependent.state is CLEAN:
+            node = stack.pop()
+            for dependent in node.rdeps:
+                # What the origin's value is now is known, so who reads entries can be told apart.
+                if dependent.state is CLEAN and not (
+                    node is origin and dependent.items and same_items(dependent, node)
+                ):
                     dependent.state = MAYBE
                     if dependent.pins:
                         self._dirty[dependent] = None
@@ -319,10 +246,10 @@ class Graph:
             value, error = None, failure
             ctx.report(_failure_finding(query, node.key, failure))
             self._failing[node] = None
-        self._rewire(node, ctx._deps)  # noqa: SLF001
+        self._rewire(node, ctx.deps)
         self.stats.reads += len(node.deps)
-        node.items = tuple(read for read in ctx._items if not ctx._deps[read.owner])  # noqa: SLF001
-        self._speak(node, tuple(ctx._findings))  # noqa: SLF001
+        node.items = tuple(read for read in ctx.items if not ctx.deps[read.owner])
+        self._speak(node, tuple(ctx.findings))
         if error is not None:
             if is_first or node.error is not None:
                 node.error = error

@@ -55,6 +55,27 @@ def mismatches(graph: Graph) -> list[str]:
     return wrong
 
 
+def misranked(graph: Graph) -> list[str]:
+    """Name the firewalls that rest on one of their own rank or a higher: they may run twice."""
+    known: dict[Node, int] = {}
+    return sorted(
+        {
+            f"{node.query} of rank {node.query.rank} rests on rank {_rank_above(node, known)}"
+            for root in graph.pinned()
+            for node in _ancestors(root)
+            if node.query is not None and 0 < node.query.rank <= _rank_above(node, known)
+        }
+    )
+
+
+def _rank_above(node: Node, known: dict[Node, int]) -> int:
+    found = known.get(node)
+    if found is None:
+        ranks = (max(dep.query.rank, _rank_above(dep, known)) for dep in node.deps if dep.query)
+        found = known[node] = max(ranks, default=0)
+    return found
+
+
 def _resting_on_history(graph: Graph) -> set[Node]:
     # What failed keeps its last good value, and so does whatever was computed from it.
     held = set(graph.failing())

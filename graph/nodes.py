@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from pilothouse.graph.findings import Finding
 
 if TYPE_CHECKING:
-    from pilothouse.graph.core import Ctx
+    from pilothouse.graph.reads import Ctx
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

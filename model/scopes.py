@@ -278,7 +278,7 @@ class HostQuestion(NamedTuple):
     host: str
 
 
-@query
+@firewall(5)
 def scope_hosts(ctx: Ctx, scope: Scope) -> dict[str, Service]:
     """Return the services of a scope by host."""
     return {service.host: service for service in ctx.get(scope_services, scope)}
