@@ -8,7 +8,7 @@ an error or a log line.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
@@ -166,10 +166,22 @@ class CertificateAuthenticator:
 class Callers:
     """The chain: the first authenticator that knows the caller wins (C-A-6)."""
 
-    def __init__(self, authenticators: Sequence[Authenticator], observer: CallerObserver) -> None:
-        """Ask `authenticators` in their order."""
+    def __init__(
+        self,
+        authenticators: Sequence[Authenticator],
+        observer: CallerObserver,
+        trust_domain: Callable[[], str] | None = None,
+    ) -> None:
+        """
+        Ask `authenticators` in their order.
+
+        `trust_domain` is the mesh's, asked anew each time (None: identities stay as they are). An
+        alias is another name of the same workloads: who comes by it is known by the mesh's own from
+        then on, and so are the certificates it gets (C-S-8).
+        """
         self._authenticators = tuple(authenticators)
         self._observer = observer
+        self._trust_domain = trust_domain
 
     async def authenticate(self, credentials: Credentials) -> Caller:
         """
@@ -189,6 +201,9 @@ class Callers:
                 reasons.append(f"{authenticator.how}: it cannot be read ({type(fault).__name__})")
                 continue
             if caller is not None:
+                if self._trust_domain is not None:
+                    identity = replace(caller.identity, trust_domain=self._trust_domain())
+                    caller = replace(caller, identity=identity)
                 self._observer.recognised(caller, credentials)
                 return caller
         self._observer.unknown(credentials, reasons or ["no usable credential was presented"])

@@ -104,6 +104,23 @@ def has_root(directory: Path) -> bool:
     )
 
 
+def trust_domain_of(directory: Path) -> str:
+    """Return the trust domain that the root in a directory is called after, "" if unknown."""
+    try:
+        state = read_state(directory)
+        if state is None:
+            return ""
+        pem = (directory / certificate_file(state.signer)).read_bytes()
+        return _named_after(load_certificates(pem, certificate_file(state.signer))[0])
+    except (BadRoot, BadMaterial, OSError, IndexError):
+        return ""
+
+
+def _named_after(root: x509.Certificate) -> str:
+    names = root.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else ""
+
+
 class RootStore:
     """The roots of one directory. Blocking: its files are small and read once."""
 
@@ -187,9 +204,7 @@ class RootStore:
 
     def trust_domain(self) -> str:
         """Return the trust domain that the root that signs is called after. Raises: BadRoot."""
-        subject = self._certificates(self.rotation.signer)[0].subject
-        names = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-        return str(names[0].value) if names else ""
+        return _named_after(self._certificates(self.rotation.signer)[0])
 
     def request(
         self, trust_domain: str, now: datetime, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256

@@ -37,7 +37,9 @@ def token() -> None:
 @click.option("-n", "--namespace", required=True, help="The workload's namespace.")
 @click.option("-s", "--service-account", required=True, help="The workload's service account.")
 @click.option(
-    "--trust-domain", default="cluster.local", show_default=True, help="The mesh's trust domain."
+    "--trust-domain",
+    metavar="NAME",
+    help="The mesh's trust domain; by default the one its root is called after, or cluster.local.",
 )
 @click.option(
     "--ttl", default="24h", show_default=True, metavar="DURATION", help="How long it is good for."
@@ -54,7 +56,7 @@ def create(
     ca_dir: Path,
     namespace: str,
     service_account: str,
-    trust_domain: str,
+    trust_domain: str | None,
     ttl: str,
     out: Path | None,
     output: str,
@@ -64,10 +66,14 @@ def create(
     Standard output has the token and nothing else, so that it can be captured; about it is told on
     standard error. The token itself is kept nowhere.
     """
-    from pilothouse.certs.private_files import write_private  # noqa: PLC0415 (start-up time)
+    from pilothouse.api.mesh_config import MeshConfig  # noqa: PLC0415 (start-up time)
+    from pilothouse.certs.private_files import write_private  # noqa: PLC0415
+    from pilothouse.certs.root_store import trust_domain_of  # noqa: PLC0415
     from pilothouse.certs.tokens import TokenStore  # noqa: PLC0415
     from pilothouse.model.identity import WorkloadIdentity  # noqa: PLC0415
 
+    if trust_domain is None:
+        trust_domain = trust_domain_of(ca_dir) or MeshConfig().trust_domain
     identity = WorkloadIdentity(trust_domain, namespace, service_account)
     text, record = TokenStore(ca_dir).create(identity, _now(), ttl=_ttl(ttl))
     if out is not None:

@@ -60,7 +60,7 @@ class KnownCallers:
                     fetched=caller_log.keys_fetched,
                 )
             )
-        self.chain = Callers(chain, caller_log)
+        self.chain = Callers(chain, caller_log, lambda: trust_domains()[0])
 
     async def end_revoked(self, streams: Streams) -> None:
         """End streams whose token is revoked, soon after it is, until cancelled."""

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -121,6 +122,21 @@ async def test_a_certificate_ends_while_its_connection_lives() -> None:
             with pytest.raises(CredentialRefused, match="has ended"):
                 await known.authenticate(credentials)
     assert await known.authenticate(NOTHING) is None
+
+
+async def test_who_comes_by_an_alias_is_known_by_the_trust_domain() -> None:
+    """C-S-8: so that certificates are of the new trust domain once they are renewed."""
+    domains = ["new.example", "cluster.local"]
+    known = CertificateAuthenticator(lambda: NOW, lambda: domains)
+    certificate = ClientCertificate(identity=ALICE, serial="ab", ends_at=NOW + timedelta(seconds=1))
+    seen = Seen()
+    callers = Callers([known], seen, lambda: domains[0])
+    found = await callers.authenticate(Credentials(address="x", certificate=certificate))
+    assert found.identity == replace(ALICE, trust_domain="new.example")
+    assert found.credential == "certificate:ab"
+    domains.remove("cluster.local")
+    with pytest.raises(NotAuthenticated):
+        await callers.authenticate(Credentials(address="x", certificate=certificate))
 
 
 async def test_a_trust_domain_is_given_up_while_a_connection_lives() -> None:

@@ -8,7 +8,7 @@ import pytest
 from certificates import NOW, PEM, make_ca
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from key_pairs import pair
 
@@ -76,6 +76,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(document=st.dictionaries(st.sampled_from(("keys", "spiffe_refresh_hint")), json_values))
 def test_whatever_answers_there_is_refused_or_read(document: dict[str, Any]) -> None:
     """No document of a stranger's does anything else."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from key_pairs import pair, revocation_list
 
@@ -195,6 +195,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(entry=json_values)
 def test_whatever_a_dump_holds_is_shown_or_passed_over(entry: Any) -> None:
     """Dumps of other programs, or cut by hand."""

@@ -2,11 +2,13 @@
 
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from pilothouse.certs.root_store import STATE_FILE, RootStore
 from pilothouse.cli.main import cli
 
 WORKLOAD = ("-n", "shop", "-s", "web")
@@ -29,6 +31,17 @@ def test_standard_output_has_the_token_and_nothing_else(ca: Path) -> None:
     assert len(result.stdout.split()) == 1
     assert "spiffe://cluster.local/ns/shop/sa/web" in result.stderr
     assert result.stdout.strip() not in result.stderr
+
+
+def test_the_trust_domain_is_the_roots(ca: Path) -> None:
+    """C-R-1: a root is called after its mesh; without one it is Istio's default."""
+    assert "spiffe://cluster.local/" in run(ca, "create", *WORKLOAD).stderr
+    RootStore.open(ca, "shop.example", datetime.now(UTC))
+    assert "spiffe://shop.example/" in run(ca, "create", *WORKLOAD).stderr
+    told = run(ca, "create", *WORKLOAD, "--trust-domain", "other.example").stderr
+    assert "spiffe://other.example/" in told
+    (ca / STATE_FILE).write_text("{")
+    assert "spiffe://cluster.local/" in run(ca, "create", *WORKLOAD).stderr
 
 
 def test_a_file_is_its_owners(ca: Path, tmp_path: Path) -> None:
