@@ -30,6 +30,7 @@ from pilothouse.graph.explain import mismatches
 from pilothouse.model.clusters import KnownClusters
 from pilothouse.model.inputs import CLUSTERS, TABLES, THE_MESH
 from pilothouse.model.proxies import CertificateSource, NodeType, Proxy
+from pilothouse.model.resource import LDS, RDS, Resource
 from pilothouse.providers.clusters import READ_OF_OTHERS, ClusterView
 
 POOL = Path(__file__).with_name("mesh_pool.yaml")
@@ -174,3 +175,17 @@ def test_whatever_the_clusters_envoy_would_take_it(batch: list[Any]) -> None:
                     resource.data
                 )
                 assert list(violations(message)) == [], resource
+                assert list(refusals(resource, message)) == [], resource
+
+
+def refusals(resource: Resource, message: Any) -> Iterator[str]:
+    """Yield what Envoy refuses that no field rule says: addresses of clusters may well be alike."""
+    listed: list[Any] = []
+    if resource.type_url == RDS:
+        listed = [domain.lower() for host in message.virtual_hosts for domain in host.domains]
+    if resource.type_url == LDS:
+        listed = [
+            chain.filter_chain_match.SerializeToString(deterministic=True)
+            for chain in message.filter_chains
+        ]
+    yield from {str(each) for each in listed if listed.count(each) > 1}
