@@ -17,7 +17,7 @@ from pilothouse.certs.precedence import Precedence
 from pilothouse.certs.refusals import SigningOverloaded
 
 AT_ONCE: Final = 2
-"""For each that signs: one that is signed and one made ready; whoever is inside takes time from a push."""
+"""One that is signed and one that is made ready: whoever is inside takes time from a push."""
 DEFAULT_MAX_WAITING: Final = 10_000
 DEFAULT_INTERVAL_SECONDS: Final = 0.003
 """To answer a call takes the event loop a millisecond; a change must not wait for many of them."""
@@ -89,6 +89,7 @@ class Gate(AbstractAsyncContextManager["Gate"]):
                 if not line:
                     del self._lines[address]
             raise
+        await self._precedence.opened()  # a push may have begun since
 
     async def __aenter__(self) -> Self:
         if self._has_room() and not self._at_door:

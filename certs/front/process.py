@@ -167,12 +167,12 @@ class Front:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._may_accept.wait()
             try:
                 connection, address = await loop.sock_accept(self._listener)
             except OSError:  # out of descriptors, or the client has gone already
                 await asyncio.sleep(_RETRY_ACCEPT_SECONDS)
                 continue
+            await self._may_accept.wait()
             self._take(connection, address)
 
     def _take(self, connection: socket.socket, address: Any) -> None:  # noqa: ANN401 (the system's)

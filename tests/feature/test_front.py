@@ -224,6 +224,50 @@ async def test_a_client_that_does_not_read_holds_little(authority: Authority) ->
             assert here.rss_bytes - before < 20 * 4 * 1024 * 1024
 
 
+async def test_requests_for_certificates_give_way(authority: Authority) -> None:
+    """Issue 4: what they send, and new connections, wait; streams of proxies do not notice."""
+    context = client_context(authority.root_pem)
+    async with fronted(authority) as here, here.connected(context) as (reader, writer):
+        await until(lambda: len(here.peers) == 1)
+        (peer,) = here.peers._peers.values()
+        here.front.hold(True)  # nobody is there whom it would hold back
+        assert await here.answers(context)
+        here.front.hold(False)
+        here.peers.wants(peer, True)
+        async with here.connected(context) as (other_reader, other_writer):
+            here.front.hold(True)
+            await here.front.update(material(authority))  # it has heard of both
+            writer.write(b"x" * 100_000)
+            waiting = asyncio.create_task(reader.readexactly(100_000))
+            newcomer = asyncio.create_task(here.answers(context))
+            for _ in range(20):
+                other_writer.write(b"y")
+                assert await other_reader.readexactly(1) == b"y"
+            assert not waiting.done()
+            assert not newcomer.done()
+            here.front.hold(False)
+            assert await waiting == b"x" * 100_000
+            assert await newcomer
+
+
+async def test_a_connection_that_asks_for_config_too_does_not_give_way(
+    authority: Authority,
+) -> None:
+    context = client_context(authority.root_pem)
+    async with fronted(authority) as here, here.connected(context) as (reader, writer):
+        await until(lambda: len(here.peers) == 1)
+        (peer,) = here.peers._peers.values()
+        here.peers.wants(peer, True)
+        assert here.peers.want_certificates == 1
+        here.peers.wants(peer, False)
+        here.peers.wants(peer, True)
+        assert here.peers.want_certificates == 0
+        here.front.hold(True)
+        await here.front.update(material(authority))
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+
+
 async def test_when_the_server_is_away_connections_end(authority: Authority) -> None:
     """A front whose server does not answer closes rather than hangs, and counts it."""
     async with fronted(authority) as here:
