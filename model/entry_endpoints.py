@@ -86,7 +86,8 @@ def _endpoints_of_entry(
         return
     own = entry.meta
     for listed in entry.spec.endpoints:
-        yield from _listed_workload(ctx, listed, port, _Place(own.namespace), listed.labels)
+        place = _Place(own.namespace, is_external=owner.is_mesh_external)
+        yield from _listed_workload(ctx, listed, port, place, listed.labels)
     if not entry.spec.endpoints and is_dns:
         yield Endpoint(address=owner.host, port=number)
 
@@ -122,11 +123,16 @@ def _workload_entry(ctx: Ctx, row: WorkloadEntry, port: Port) -> Iterator[Endpoi
 
 
 class _Place(NamedTuple):
-    """Where a workload is written: `name` is empty for one within a ServiceEntry."""
+    """
+    Where a workload is written: `name` is empty for one within a ServiceEntry.
+
+    What `is_external` is in no network of the mesh, unless it says so itself.
+    """
 
     namespace: str
     name: str = ""
     cluster: str = ""
+    is_external: bool = False
 
 
 def _listed_workload(
@@ -136,7 +142,7 @@ def _listed_workload(
     place: _Place,
     labels: dict[str, str],
 ) -> Iterator[Endpoint]:
-    namespace, name, cluster = place
+    namespace, name, cluster, is_external = place
     if spec.address.startswith(UNIX):
         address, number = spec.address[len(UNIX) :], 0
     else:
@@ -148,13 +154,14 @@ def _listed_workload(
     account = spec.service_account
     home = ctx.get(home_of, cluster)
     known = cluster_of(labels, home.cluster, is_remote=bool(cluster))
+    around = "" if is_external else network_at(ctx, spec.address, home)
     yield Endpoint(
         address=address,
         port=number,
         health=Health.DRAINING if labels.get(DRAINING_LABEL) else Health.HEALTHY,
         weight=spec.weight or 1,
         locality=Locality.parse(spec.locality) if spec.locality else labelled or Locality(),
-        network=spec.network or labels.get(NETWORK_LABEL) or network_at(ctx, spec.address, home),
+        network=spec.network or labels.get(NETWORK_LABEL) or around,
         labels=tuple(sorted(labels.items())),
         workload=workload_text(name, namespace, labels, known) if name else "",
         account=account_path(namespace, account) if account else "",

@@ -16,13 +16,14 @@ from pilothouse._pb.envoy.config.endpoint.v3 import endpoint_pb2
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
-from pilothouse.model.classes import View
+from pilothouse.model.classes import EndpointView, View
 from pilothouse.model.endpoint_policy import Client, endpoint_policy, plan_of
 from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.entry_traits import entry_traits
 from pilothouse.model.layers import ResourceLayer, ShardedLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
+from pilothouse.model.networks import Reach, network_gateways, through_gateways
 from pilothouse.model.policies import (
     MergedRule,
     Policy,
@@ -76,19 +77,19 @@ _DNS: Final = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
 
 
 class ClusterView(NamedTuple):
-    """What a scope's clusters depend on; `listed` is empty unless clusters list endpoints."""
+    """What a scope's clusters depend on; `listed` says nothing unless clusters list endpoints."""
 
     scope: Scope
     labels: tuple[tuple[str, str], ...]
     ipv4: bool
     ipv6: bool
-    listed: Client
+    listed: EndpointView
     preserves_case: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     files: TlsFiles | None = None
 
     @staticmethod
-    def of(view: View, listed: Client) -> "ClusterView":
+    def of(view: View, listed: EndpointView) -> "ClusterView":
         """Return the part of a view that clusters depend on."""
         return ClusterView(
             view.scope,
@@ -106,7 +107,8 @@ class ClusterKey(NamedTuple):
     """
     One cluster: the service port, the subset, and the rule its clients obey.
 
-    `client` is what ranks endpoints that the cluster lists itself; empty for all others.
+    `client` is what ranks endpoints that the cluster lists itself, `reach` what leads to them from
+    the client's network; both are empty for all others.
     """
 
     service: ServiceKey
@@ -119,6 +121,7 @@ class ClusterKey(NamedTuple):
     preserves_case: bool = False
     certificates: CertificateSource = CertificateSource.NONE
     files: TlsFiles | None = None
+    reach: Reach | None = None
 
 
 class ClusterShardKey(NamedTuple):
@@ -177,16 +180,17 @@ def _cluster_keys(ctx: Ctx, view: ClusterView, owner: Service) -> Iterator[Clust
                 view.preserves_case,
                 view.certificates,
                 view.files,
+                view.listed.reach if owner.resolution is Resolution.DNS else None,
             )
 
 
 def _ranking_client(
     ctx: Ctx, view: ClusterView, owner: Service, port: Port, subset: str, key: RuleKey | None
 ) -> Client:
-    if not view.listed or owner.resolution is not Resolution.DNS:
+    if not view.listed.labels or owner.resolution is not Resolution.DNS:
         return ()
     rule = ctx.get(merged_rule, key) if key else None
-    return endpoint_policy(ctx, owner, port.number, subset, rule).seen_by(view.listed)
+    return endpoint_policy(ctx, owner, port.number, subset, rule).seen_by(view.listed.labels)
 
 
 @query
@@ -294,6 +298,10 @@ def _apply_discovery(
     every = ctx.get(endpoints, EndpointsKey(owner.key, key.port))
     chosen = [endpoint for endpoint in every if endpoint.has_labels(labels)]
     seen = endpoint_policy(ctx, owner, key.port, key.subset, rule)
+    if key.reach is not None:
+        meant = seen.meant(chosen, dict(key.client))
+        gateways, crosses = ctx.get(network_gateways, None), seen.crosses_networks
+        chosen = list(through_gateways(meant, gateways, key.reach, crosses=crosses))
     if not apply_dns(cluster, lookup, chosen, seen, key.client):
         ctx.report(without_endpoints(owner, name))
         return False

@@ -6,10 +6,11 @@ node, so classes that agree on what a resource depends on share it.
 """
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pilothouse.graph.core import Ctx, Query, query
-from pilothouse.model.classes import Inbound, ProxyClass, View, proxy_class
+from pilothouse.model.classes import EndpointView, Inbound, ProxyClass, View, proxy_class
 from pilothouse.model.egress import looks_up_unknown
 from pilothouse.model.endpoint_policy import Client
 from pilothouse.model.layers import Layer, ResourceSet
@@ -51,7 +52,7 @@ class ClustersKey(NamedTuple):
     type: NodeType
     view: View
     inbound: Inbound
-    listed: Client
+    listed: EndpointView
 
 
 class ListenersKey(NamedTuple):
@@ -66,7 +67,8 @@ def wildcard(type_url: str, proxies: ProxyClass) -> Root | None:
     """Return the root of a whole type (a ResourceSet), None if the type has no wildcard."""
     kind, view, inbound = proxies.type, proxies.view, proxies.inbound
     if type_url == CDS:
-        return Root(clusters, ClustersKey(kind, view, inbound, proxies.listed.labels))
+        listed = replace(proxies.listed, own=None) if proxies.listed.own else proxies.listed
+        return Root(clusters, ClustersKey(kind, view, inbound, listed))
     if type_url == LDS:
         return Root(listeners, ListenersKey(kind, view, inbound))
     return None
