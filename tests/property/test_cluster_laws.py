@@ -41,6 +41,7 @@ TELLS_CLUSTERS_BY_LABEL = "locality_services"
 DIFFER_WHEN_MOVED = {
     TELLS_CLUSTERS_BY_LABEL,
     "discovery_selectors",  # our own namespaces decide which config takes part
+    "entry_visibility",  # and how far ServiceEntries are seen
     "rare_fields",  # its ServiceEntries are local to our cluster, where config is
 }
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from pilothouse.graph.core import Ctx, Query, query
 from pilothouse.model.classes import EndpointView, Inbound, ProxyClass, View, proxy_class
 from pilothouse.model.egress import looks_up_unknown
-from pilothouse.model.endpoint_policy import Client
 from pilothouse.model.layers import Layer, ResourceSet
 from pilothouse.model.proxies import NodeType
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SDS
