@@ -259,6 +259,28 @@ class LogLevelType(click.Choice[str]):
     " certificate; istiod's own are there anyway.",
 )
 @_option(
+    "--tls-cert-file",
+    "--tlsCertFile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A certificate for the secure port (PEM, with its chain) instead of one by the mesh's own"
+    " authority; read again when it changes.",
+)
+@_option(
+    "--tls-key-file",
+    "--tlsKeyFile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Its key.",
+)
+@_option(
+    "--ca-cert-file",
+    "--caCertFile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With these: roots of client certificates on the secure port beside the mesh's own.",
+)
+@_option(
     "--allow-remote-plaintext",
     is_flag=True,
     help="Let --grpc-addr be reachable from other machines, unencrypted.",

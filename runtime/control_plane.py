@@ -15,6 +15,7 @@ from aiohttp import web
 
 from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.certs.client_certificates import ClientCertificates
+from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.oidc_issuers import read_issuers
 from pilothouse.certs.refusals import Refusal
@@ -51,6 +52,7 @@ from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.name_lookups import NameLookups
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
+from pilothouse.runtime.port_files import port_files
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.pushes_first import PushesFirst
 from pilothouse.runtime.registrations import Registrations
@@ -258,7 +260,7 @@ class ControlPlane:
             authority = await self._start_authority()
             secure = await self.secure_port.listen(
                 settings.secure_grpc_addr,
-                await authority.port_material(),
+                await self._port_material(authority),
                 (
                     authority.service(
                         self.secure_port.find_caller, self.secure_port.find_caller.arrived
@@ -383,9 +385,14 @@ class ControlPlane:
         config = self._mesh_config()
         return (config.trust_domain, *config.trust_domain_aliases)
 
+    async def _port_material(self, authority: MeshAuthority) -> Material:
+        """Return what the secure port serves with. Raises: Refusal, FrontFailed."""
+        material, files = await authority.port_material(), port_files(self.settings)
+        return files.over(material) if files is not None else material
+
     async def _update_port(self) -> None:
         if self.authority is not None:
-            await self.secure_port.update(await self.authority.port_material())
+            await self.secure_port.update(await self._port_material(self.authority))
 
     async def _renew_certificate(self) -> None:
         # The server's own certificate lives no longer than those of workloads.

@@ -88,7 +88,8 @@ class Settings:
     `workload_entry_grace` is how long a registered workload may be without a stream.
     `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
     the secure port, by istiod's names; none means the good ones. `server_names` are DNS names and
-    addresses that its certificate is valid for beside istiod's own.
+    addresses that its certificate is valid for beside istiod's own. `tls_cert_file` and
+    `tls_key_file` hold a certificate to be used instead, `ca_cert_file` further roots of clients.
 
     Raises: InvalidSetting: An address would be reachable from other machines without protection,
         or durations contradict each other.
@@ -119,6 +120,9 @@ class Settings:
     workload_entry_grace: timedelta = DEFAULT_ENTRY_GRACE
     tls_cipher_suites: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    ca_cert_file: Path | None = None
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
@@ -150,6 +154,12 @@ class Settings:
                     "--tls-cipher-suites",
                     f"{suite!r} is not offered; known are {', '.join(OPENSSL_NAMES)}.",
                 )
+        if (self.tls_cert_file is None) != (self.tls_key_file is None) or (
+            self.ca_cert_file is not None and self.tls_cert_file is None
+        ):
+            raise InvalidSetting(
+                "--tls-cert-file", "it goes with --tls-key-file; --ca-cert-file goes with both."
+            )
         for name in self.server_names:
             check_server_name(name, "--server-names")
         if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
