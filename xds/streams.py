@@ -228,13 +228,17 @@ class Streams:
         admitted = await self._admission.admit(transport, variant, authenticate)
         if admitted is None:
             return None
+        # It was recognised before its first request came, and all of that may have taken a minute.
+        self._check_credential(admitted)
         if self._prepare is not None:
             await self._prepare(admitted.proxy)
+            self._check_credential(admitted)
+        return self._open(transport, variant, admitted, only_type)
+
+    def _check_credential(self, admitted: Admitted) -> None:
         verified = admitted.verified
-        # It was recognised before its first request came, and all of that may have taken a minute.
         if verified is not None and self._is_void(verified.credential):
             raise StreamEnded(EndReason.UNAUTHENTICATED, self._void_text)
-        return self._open(transport, variant, admitted, only_type)
 
     def _open(
         self, transport: Transport, variant: Variant, admitted: Admitted, only_type: str
