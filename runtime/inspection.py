@@ -86,7 +86,7 @@ class ServerInspection:
     def config_dump(self, proxy_id: str, types: frozenset[str]) -> Iterator[bytes] | None:
         """Yield what a proxy has; `proxy_id` is a node id or ``name.namespace``."""
         node_id = self._node_id(proxy_id)
-        resources = self._streams.resources(node_id)
+        resources = self._streams.resources(proxy_id)
         if resources is None:
             return None
         chosen = {

@@ -147,13 +147,22 @@ class Streams:
                 yield stream.info.proxy, each
 
     def resources(self, proxy_id: str) -> dict[str, tuple[Resource, ...]] | None:
-        """Return what a proxy has, by type; None if it is not connected."""
-        sessions = [
+        """
+        Return what a proxy has, by type; None if it is not connected.
+
+        `proxy_id` is a node id or ``name.namespace``. A node of the same id and another identity
+        is another proxy: ids are their own word.
+        """
+        proxies = (stream.info.proxy for stream in self._streams.values())
+        names = ((each, f"{each.name}.{each.namespace}") for each in proxies)
+        found = next((each for each, name in names if proxy_id in {each.id, name}), None)
+        if found is None:
+            return None
+        return resources_of(
             stream.member.session
             for stream in self._streams.values()
-            if stream.info.proxy.id == proxy_id
-        ]
-        return resources_of(sessions) if sessions else None
+            if (stream.info.proxy.id, stream.info.proxy.identity) == (found.id, found.identity)
+        )
 
     def awaited(self, proxy_id: str, type_url: str) -> tuple[str, ...]:
         """Return the names of a type that a proxy asked for and does not have."""

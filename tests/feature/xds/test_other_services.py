@@ -387,6 +387,33 @@ async def eventually_answered(channel):
         code = await channel.unary_unary(CSDS + "FetchClientStatus")(b"").code()
 
 
+async def test_a_dump_is_of_one_identity():
+    """A node's id is its own word: what somebody else was sent by it is in no other's dump."""
+
+    async def somebody(call):
+        space = dict(call.metadata)["space"]
+        return Verified(identity=WorkloadIdentity("cluster.local", space, "alice"))
+
+    async with running(authenticate=somebody) as here, AsyncExitStack() as open_:
+        await here.put(*service("a"), *service("b"))
+        for space, name in (("bad", "a"), ("default", "b")):
+            who = node(metadata={"NAMESPACE": space, "SERVICE_ACCOUNT": "alice"})
+            request = pb.DeltaDiscoveryRequest(
+                type_url=RDS, node=who, resource_names_subscribe=[name]
+            )
+            channel = await open_.enter_async_context(grpc.aio.insecure_channel(here.address))
+            call = channel.stream_stream(ADS + "DeltaAggregatedResources")(
+                metadata=(("space", space),)
+            )
+            open_.callback(call.cancel)
+            await call.write(request.SerializeToString())
+            assert await call.read() is not grpc.aio.EOF
+        proxy = NODE_ID.split("~")[2].partition(".")[0]
+        for space, name in (("bad", "a"), ("default", "b")):
+            found = here.streams.resources(f"{proxy}.{space}")
+            assert [each.name for each in found[RDS]] == [name]
+
+
 async def test_a_status_of_everybody_lets_others_run():
     """Proxy by proxy; a proxy's streams count together; too much is refused in a word."""
     async with running() as here, AsyncExitStack() as open_:
