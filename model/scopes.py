@@ -13,6 +13,7 @@ from pilothouse.api.meta import ObjectKey, selects
 from pilothouse.api.sidecar import EgressListener as SidecarEgress
 from pilothouse.api.sidecar import Sidecar, SidecarPort
 from pilothouse.graph.core import Ctx, firewall, query
+from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.imports import EVERYTHING, Imports
 from pilothouse.model.inputs import SIDECARS
 from pilothouse.model.mesh import mesh_config
@@ -104,19 +105,32 @@ def sidecar_for(ctx: Ctx, asked: SidecarQuestion) -> ObjectKey | None:
     """Return the Sidecar of a workload: selected, else its namespace's, else the root's (SC-01)."""
     labels = dict(asked.labels)
     rows = _sidecars(ctx, asked.namespace)
-    for row in rows:
-        selector = row.spec.workload_selector
-        if selector and selector.labels and selects(selector.labels, labels):
-            return row.meta.key
-    for row in rows:
-        if _is_for_all(row):
-            return row.meta.key
+    choices = [[row for row in rows if _selects(row, labels)], [r for r in rows if _is_for_all(r)]]
     root = ctx.get(mesh_config, None).root_namespace
-    if root != asked.namespace:
-        for row in _sidecars(ctx, root):
-            if _is_for_all(row):
-                return row.meta.key
+    if root != asked.namespace and not any(choices):
+        choices.append([row for row in _sidecars(ctx, root) if _is_for_all(row)])
+    for chosen in choices:
+        if chosen:
+            for later in chosen[1:]:
+                ctx.report(_ignored(later, chosen[0]))
+            return chosen[0].meta.key
     return None
+
+
+def _ignored(later: Sidecar, oldest: Sidecar) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "SidecarIgnored",
+        later.meta.ref("spec"),
+        f"Sidecar {oldest.meta.ref().object_name} is older and is for some of the same workloads, "
+        "which obey it alone.",
+        "Join the two into one, or give them selectors that do not overlap.",
+    )
+
+
+def _selects(row: Sidecar, labels: dict[str, str]) -> bool:
+    selector = row.spec.workload_selector
+    return bool(selector and selector.labels and selects(selector.labels, labels))
 
 
 def _sidecars(ctx: Ctx, namespace: str) -> list[Sidecar]:
