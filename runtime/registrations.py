@@ -8,6 +8,7 @@ gRPC's. Entries live in this process; a file lets the next one begin with them (
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -40,6 +41,7 @@ REFUSALS_KEPT_SECONDS: Final = 600.0
 RECALLED_SECONDS: Final = 60.0
 """How long workloads of an earlier server have to come back: Envoy tries every 30 s at least."""
 _BETWEEN_SAVES_SECONDS: Final = 1.0
+_BETWEEN_COMMITS_SECONDS: Final = 0.1
 _LONGEST_TEXT: Final = 253
 
 _REASONS: Final[Mapping[RefusalReason, EndReason]] = {
@@ -94,6 +96,9 @@ class Registrations:
         self._book = RegistrationBook(self._grace_seconds)
         self._refusals: dict[tuple[Refusal, RefusalReason], float] = {}
         self._wake = asyncio.Event()
+        self._commit: asyncio.Task[None] | None = None
+        self._commits: set[asyncio.Task[None]] = set()
+        self._last_commit = -math.inf
         self._errors = Counter(
             "auto_registration_errors", "Workloads that were not registered.", registry=registry
         )
@@ -136,7 +141,8 @@ class Registrations:
         self._wake.set()
         if changes:
             log.info("registration.registered", entry=_shown(claim), group=claim.group)
-            await self._put(changes)
+            self._offer(changes)
+            await self._published()
 
     def connected(self, proxy: Proxy) -> None:
         """Count a stream that was let in."""
@@ -169,9 +175,13 @@ class Registrations:
 
     async def run(self) -> None:
         """Drop those whose grace is over, and remember the others, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._drop())
-            tasks.create_task(self._save())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._drop())
+                tasks.create_task(self._save())
+        finally:
+            for commit in self._commits:
+                commit.cancel()
 
     async def _save(self) -> None:
         try:
@@ -233,6 +243,25 @@ class Registrations:
         return shown
 
     # -- parts ------------------------------------------------------------------------------------
+
+    async def _published(self) -> None:
+        """
+        Return once what was offered is committed and published.
+
+        Who comes alone waits for nobody. Many who come at once go together, so that those who call
+        them are not told of each by itself.
+        """
+        if self._commit is None:
+            self._commit = asyncio.create_task(self._commit_together())
+            self._commits.add(self._commit)
+            self._commit.add_done_callback(self._commits.discard)
+        await asyncio.shield(self._commit)
+
+    async def _commit_together(self) -> None:
+        await asyncio.sleep(self._last_commit + _BETWEEN_COMMITS_SECONDS - self._clock())
+        self._commit = None  # whoever comes from now on is of the next
+        self._last_commit = self._clock()
+        await self._put(())
 
     def _tell(self, changes: list[Change]) -> None:
         self._is_to_save.set()
