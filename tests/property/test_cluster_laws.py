@@ -40,7 +40,6 @@ TELLS_CLUSTERS_BY_LABEL = "locality_services"
 
 DIFFER_WHEN_MOVED = {
     TELLS_CLUSTERS_BY_LABEL,
-    "discovery_selectors",  # our own namespaces decide which config takes part
     "entry_visibility",  # and how far ServiceEntries are seen
     "rare_fields",  # its ServiceEntries are local to our cluster, where config is
 }
@@ -64,7 +63,8 @@ def test_another_cluster_without_objects_changes_nothing(name: str) -> None:
 def test_workloads_of_a_remote_cluster_alone_are_as_in_ours(name: str) -> None:
     """Config here, everything that runs there: the same but for the name of the cluster."""
     here, there = story.load(name), Graph()
-    own = [each for each in here.changes if each.kind not in READ_OF_OTHERS]
+    # Namespaces are in both: ours decide which config takes part, theirs which services.
+    own = [each for each in here.changes if each.kind not in READ_OF_OTHERS - {"Namespace"}]
     moved = ClusterView("west").take(each for each in here.changes if each.kind in READ_OF_OTHERS)
     there.commit(
         [
