@@ -9,7 +9,7 @@ have acknowledged on their streams. Those that are away keep what they had. The 
 `pilothouse.certs.holders`; here is what fills it.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,6 +80,7 @@ class HeldCertificates:
         self._predecessors: dict[str, str] = {}
         self._serials: dict[WorkloadIdentity, deque[str]] = {}
         self._keys: dict[WorkloadIdentity, dict[str, int]] = {}
+        self._gone: dict[WorkloadIdentity, OrderedDict[str, None]] = {}
         self._empty_handed: frozenset[str] = frozenset()
         self.connected_keys: frozenset[str] = frozenset()
 
@@ -180,6 +181,7 @@ class HeldCertificates:
         if identity is None:
             return
         self._keys.setdefault(identity, {})[key] = self._keys.get(identity, {}).get(key, 0) + 1
+        self._gone.get(identity, {}).pop(key, None)
         if self._journal.holders.get(key) is None:
             self._journal.note(key, Holding(until=self._clock() + self._assumed_life))
 
@@ -194,8 +196,18 @@ class HeldCertificates:
             del streams[key]
             if key in self._empty_handed:
                 self._journal.forget(key)
+            else:
+                self._remember_gone(identity, key)
         if not streams:
             self._keys.pop(identity, None)
+
+    def _remember_gone(self, identity: WorkloadIdentity, key: str) -> None:
+        """Know those that went one by one, but not more of an identity than of certificates."""
+        gone = self._gone.setdefault(identity, OrderedDict())
+        gone[key] = None
+        while len(gone) > MAX_LEAVES:
+            oldest, _ = gone.popitem(last=False)
+            self._merge(identity, oldest)
 
     def _concerned(self) -> Iterator[tuple[str, WorkloadIdentity, Member]]:
         for info, member in self._streams.members():

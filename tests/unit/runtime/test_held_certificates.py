@@ -126,6 +126,25 @@ def test_a_new_certificate_of_a_connected_proxy_counts_beside_the_old() -> None:
     assert held.look().any_uses(ROOT.root), "who has gone keeps what it had"
 
 
+def test_nodes_of_ever_new_ids_do_not_fill_the_ledger() -> None:
+    """A workload names its node as it likes; those that went are counted together, safely."""
+    held, journal = watcher()
+    held.connected(proxy(0))
+    for number in range(1, MAX_LEAVES + 6):
+        held.connected(proxy(number))
+        held.disconnected(proxy(number))
+    assert len(journal.holders) == MAX_LEAVES + 2
+    together = journal.holders.get(f"many:{ALICE}")
+    assert together == Holding(trusts=None, uses=None, until=NOW + LIFE)
+    assert journal.holders.get(f"node:{ALICE}:{proxy(0).id}"), "who is there is known by itself"
+    assert journal.holders.get(f"node:{ALICE}:{proxy(5).id}") is None
+    held.connected(proxy(6))
+    for number in range(MAX_LEAVES + 6, MAX_LEAVES + 9):
+        held.connected(proxy(number))
+        held.disconnected(proxy(number))
+    assert journal.holders.get(f"node:{ALICE}:{proxy(6).id}"), "it has come back"
+
+
 def test_a_node_id_stands_for_nobody_elses() -> None:
     """A workload may give its node any id; what it has must not count as what another has."""
     held, journal = watcher()
