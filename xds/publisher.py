@@ -190,7 +190,13 @@ class Publisher:
         """
         if type_url in WILDCARD_TYPES:
             return
-        waiting = iter(names)
+        key = self._roots.shared_by(type_url, member.channel.proxy_class)
+        shelf = self._shelves.get((type_url, key))
+        known = shelf.entries if shelf is not None else {}
+        unknown = [name for name in names if name not in known]
+        if len(unknown) <= MANY_NAMES:
+            return  # others have asked for them before
+        waiting = iter(unknown)
         while True:
             async with self._slices:
                 ends_at = self._clock() + YIELD_AFTER_SECONDS
