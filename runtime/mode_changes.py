@@ -194,6 +194,8 @@ class ModeChanges:
             await asyncio.sleep(_LOOK_SECONDS)
             now = self._clock()
             are_back = awaited is not None and len(self._streams) >= awaited
+            if awaited and are_back:
+                self._complete_at = now
             if not are_back or not self._streams.are_settled:
                 quiet_since = now
             if now - quiet_since >= _QUIET_SECONDS:

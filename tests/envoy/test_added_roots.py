@@ -134,7 +134,7 @@ async def becomes(*expected: tuple[Caller, bool], port: int) -> None:
 
 
 async def test_roots_as_text(folder: Path, port: int) -> None:
-    """C-R-6, S-PA-8: a root lets in accepted trust domains only; without it nobody is let in."""
+    """C-R-6, MC-29, S-PA-8: a root lets in accepted trust domains only, and nobody without it."""
     partner = Authority.create(PARTNER, datetime.now(UTC))
     async with serving_workload(folder, port) as place:
         ours = place.root_file.read_bytes()
@@ -180,7 +180,7 @@ class Endpoint:
 async def test_roots_from_a_bundle_endpoint(
     folder: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C-R-6: fetched over verified HTTPS; new ones are used; a failure changes nothing."""
+    """C-R-6, MC-29: fetched over verified HTTPS; new ones are used; a failure changes nothing."""
     context = self_signed(folder, "localhost")
     monkeypatch.setattr(bundle_fetches, "SHORTEST_REFRESH", bundle_fetches.FIRST_RETRY)
     monkeypatch.setattr(bundle_fetches, "REFRESH", bundle_fetches.FIRST_RETRY)

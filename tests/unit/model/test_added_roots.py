@@ -50,7 +50,7 @@ class Mesh:
 
 
 def test_all_texts_are_used_once() -> None:
-    """C-R-6: several roots in a text, several texts, a root twice; signers make no difference."""
+    """C-R-6, MC-29: several roots in a text, several texts, a root twice; signers are no matter."""
     mesh = Mesh(
         CertificateData(pem=(ONE + TWO).decode(), trust_domains=("partner.example",)),
         CertificateData(pem=(TWO + THREE).decode(), cert_signers=("example.com/own",)),
@@ -72,7 +72,7 @@ def test_a_text_that_is_not_all_authorities_is_left_out(pem: str) -> None:
 
 
 def test_a_bundle_counts_once_it_was_fetched() -> None:
-    """Until then nothing is known of it; what is wrong there is said by who fetches."""
+    """MC-29: until then nothing is known of it; what is wrong there is said by who fetches."""
     mesh = Mesh(CertificateData(spiffe_bundle_url=URL))
     assert mesh.roots() == ()
     mesh.graph.commit([(FETCHED_BUNDLES, URL, FetchedBundle(roots_pem=ONE + TWO))])

@@ -175,7 +175,7 @@ some_modes = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     first=some_modes,
     lives=st.lists(
