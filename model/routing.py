@@ -48,7 +48,6 @@ class Routing:
     age_order: tuple[str, str, str]
     hosts: tuple[str, ...]
     export_to: tuple[str, ...]
-    needs: tuple[Need, ...]
     has_http: bool
     has_connections: bool
     is_certain: bool
@@ -91,22 +90,31 @@ def routing(ctx: Ctx, key: ObjectKey) -> Routing | None:
     suffix = ctx.get(domain, None)
     rules = ctx.get(http_rules, key)
     hosts = (resolve_short_name(host, key.namespace, suffix) for host in row.spec.hosts)
-    needs = (
-        each._replace(host=resolve_short_name(each.host, key.namespace, suffix))
-        for each in _needs(row, rules)
-    )
     return Routing(
         ref=row.meta.ref(),
         age_order=row.meta.age_order,
         hosts=tuple(dict.fromkeys(hosts)),
         export_to=row.spec.export_to
         or ctx.get(mesh_config, None).default_virtual_service_export_to,
-        needs=tuple(dict.fromkeys(needs)),
         has_http=bool(rules),
         has_connections=bool(row.spec.tls or row.spec.tcp),
         is_certain=any(_is_certain(rule.http) for rule in rules),
         is_for_sidecars_only=set(row.spec.gateways) <= {MESH_GATEWAY},
     )
+
+
+@firewall(1)
+def needs(ctx: Ctx, key: ObjectKey) -> tuple[Need, ...]:
+    """Return what a VirtualService sends to, by full hosts."""
+    row = ctx.row(VIRTUAL_SERVICES, key)
+    if row is None:
+        return ()
+    suffix = ctx.get(domain, None)
+    found = (
+        each._replace(host=resolve_short_name(each.host, key.namespace, suffix))
+        for each in _needs(row, ctx.get(http_rules, key))
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def is_for_mesh(row: VirtualService) -> bool:
@@ -173,7 +181,7 @@ def connection_virtual_services(ctx: Ctx, asked: RoutingQuestion) -> tuple[Objec
     return ctx.get(_connection_candidates, asked) if ctx.get(routings_for, asked.host) else ()
 
 
-@query
+@firewall(3)
 def _http_candidates(ctx: Ctx, asked: RoutingQuestion) -> tuple[ObjectKey, ...]:
     """
     Return the VirtualServices whose HTTP rules may shape a host, the first choice first (VS-50).
@@ -198,7 +206,7 @@ def _http_candidates(ctx: Ctx, asked: RoutingQuestion) -> tuple[ObjectKey, ...]:
     return tuple(each.key for each in named[: first + 1])
 
 
-@query
+@firewall(3)
 def _connection_candidates(ctx: Ctx, asked: RoutingQuestion) -> tuple[ObjectKey, ...]:
     """Return the VirtualServices with TLS or TCP rules for a host; all of them apply, in order."""
     return tuple(each.key for each in _in_order(ctx, asked) if each.has_connections)
@@ -245,12 +253,18 @@ def routed_hosts(ctx: Ctx, clients: Clients) -> tuple[str, ...]:
 
 
 @firewall(3)
+def routings_with_needs(ctx: Ctx, _key: None) -> tuple[tuple[Routing, tuple[Need, ...]], ...]:
+    """Return the summaries of VirtualServices for sidecars with what they send to."""
+    return tuple((each, ctx.get_or_none(needs, each.key) or ()) for each in ctx.get(routings, None))
+
+
+@firewall(4)
 def needed_hosts(ctx: Ctx, clients: Clients) -> dict[str, tuple[int, ...]]:
     """Return the hosts that rules these clients see send to, with ports; 0 stands for all (3.3)."""
     needed: dict[str, dict[int, None]] = {}
-    for each in ctx.get(routings, None):
+    for each, wanted in ctx.get(routings_with_needs, None):
         if _is_seen(each, clients):
-            for need in each.needs:
+            for need in wanted:
                 if not need.clients or clients.namespace in need.clients:
                     needed.setdefault(need.host, {})[need.port] = None
     return {host: tuple(ports) for host, ports in needed.items()}

@@ -239,7 +239,7 @@ def clients_at_port(ctx: Ctx, asked: PortQuestion) -> Clients:
     return Clients(scope.namespace, Imports.parse(own.hosts if own else (), scope.namespace))
 
 
-@firewall(4)
+@firewall(5)
 def scope_services(ctx: Ctx, scope: Scope) -> tuple[Service, ...]:
     """
     Return every service some egress listener of the scope carries, the oldest first.
@@ -292,7 +292,7 @@ class HostQuestion(NamedTuple):
     host: str
 
 
-@firewall(5)
+@firewall(6)
 def scope_hosts(ctx: Ctx, scope: Scope) -> dict[str, Service]:
     """Return the services of a scope by host."""
     return {service.host: service for service in ctx.get(scope_services, scope)}

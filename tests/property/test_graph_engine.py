@@ -8,14 +8,16 @@ Which other nodes it reads depends on what it read first, as it does in a mesh.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilothouse.graph.core import SWEEP_AFTER_COMMITS, Ctx, Graph, Node, Query
-from pilothouse.graph.explain import inputs_of, mismatches
+from pilothouse.graph.core import SWEEP_AFTER_COMMITS, Ctx, Graph, Node, Query, firewall
+from pilothouse.graph.explain import inputs_of, mismatches, misranked
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.graph.tables import Table
 
+# Drawing a graph takes long on a busy machine, and is no fault of the graph's.
+law = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 INPUTS = 5
 NODES = 9
 FAULTS = Table[int, bool]("faults")
@@ -26,7 +28,7 @@ class Shape(NamedTuple):
     """
     What a node reads: inputs, nodes before it, more nodes if the sum so far is odd.
 
-    Some are firewalls.
+    Some are firewalls, and some read entries of a mapping that is one.
     """
 
     inputs: tuple[int, ...]
@@ -35,6 +37,7 @@ class Shape(NamedTuple):
     counts_parity: bool
     divisor: int
     is_firewall: bool
+    entries: tuple[int, ...]
 
 
 Edit = dict[int, int | None]
@@ -54,6 +57,7 @@ def shapes(draw: st.DrawFn) -> tuple[Shape, ...]:
                 draw(st.booleans()),
                 draw(st.sampled_from([1, 1, 2, 5])),
                 draw(st.booleans()),
+                tuple(draw(st.lists(st.integers(0, INPUTS - 1), max_size=2))),
             )
         )
     return tuple(made)
@@ -65,8 +69,14 @@ edits = st.dictionaries(
 scripts = st.lists(edits, min_size=1, max_size=6)
 
 
+@firewall(1)
+def halves(ctx: Ctx, _key: None) -> dict[int, int]:
+    """Return half of every number; nobody needs to know of more than its own."""
+    return {key: (ctx.row(NUMBERS, key) or 0) // 2 for key in range(INPUTS)}
+
+
 class Queries:
-    """The queries of a graph, one for each node: a firewall has its number for rank."""
+    """The queries of a graph, one for each node: a firewall's rank grows with its number."""
 
     def __init__(self, shape: tuple[Shape, ...], ran: list[int], *, has_ranks: bool = True) -> None:
         """Make them; each run is noted in `ran`. Without ranks all firewalls have the same."""
@@ -74,7 +84,7 @@ class Queries:
         self.ran = ran
         self.by_number: list[Query[int, int]] = []
         for number, own in enumerate(shape):
-            rank = (number + 1 if has_ranks else 1) if own.is_firewall else 0
+            rank = (number + 2 if has_ranks else 1) if own.is_firewall else 0
             made = Query[int, int](self.rounded_sum, rank)
             made.name = f"node{number}"
             self.by_number.append(made)
@@ -89,6 +99,7 @@ class Queries:
         own = self.shape[number]
         total = sum(ctx.row(NUMBERS, key) or 0 for key in own.inputs)
         total += sum(ctx.get(self[each], each) for each in own.nodes)
+        total += sum(ctx.item(halves, None, each) or 0 for each in own.entries)
         if own.counts_parity:
             total += len(ctx.where(NUMBERS, "parity", 1))
         if total % 2:
@@ -111,7 +122,7 @@ def from_scratch(shape: tuple[Shape, ...], rows: Edit) -> tuple[list[int], tuple
     return [graph.value(queries[number], number) for number in range(NODES)], graph.findings()
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts)
 def test_incremental_equals_from_scratch(shape: tuple[Shape, ...], script: list[Edit]) -> None:
     """Values and findings, after every edit."""
@@ -125,9 +136,10 @@ def test_incremental_equals_from_scratch(shape: tuple[Shape, ...], script: list[
         values = [graph.value(queries[number], number) for number in range(NODES)]
         assert (values, graph.findings()) == from_scratch(shape, rows)
         assert mismatches(graph) == []
+        assert misranked(graph) == []
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts)
 def test_firewalls_out_of_order_cost_work_but_no_truth(
     shape: tuple[Shape, ...], script: list[Edit]
@@ -145,7 +157,7 @@ def test_firewalls_out_of_order_cost_work_but_no_truth(
         assert mismatches(graph) == []
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts, st.integers(0, NODES), st.integers(0, NODES - 1))
 def test_who_reads_while_waves_wait_sees_the_truth(
     shape: tuple[Shape, ...], script: list[Edit], settled: int, asked: int
@@ -171,7 +183,7 @@ def test_who_reads_while_waves_wait_sees_the_truth(
         assert changed <= dirty
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts)
 def test_a_wave_marks_nothing_behind_what_stays_the_same(
     shape: tuple[Shape, ...], script: list[Edit]
@@ -181,20 +193,26 @@ def test_a_wave_marks_nothing_behind_what_stays_the_same(
     queries = Queries(shape, [])
     nodes = [graph.pin(queries[number], number) for number in range(NODES)]
     for edit in script:
-        had = {node: node.deps for node in nodes}
-        before = graph.moment
+        had = {node: {dep: dep.value for dep in node.deps} for node in nodes}
         commit(graph, edit)
         reached = {node.key for node in graph.take_dirty()}
         may: set[Node] = set()
         for node in nodes:
-            for dep in had[node]:
+            for dep, value in had[node].items():
                 is_open = dep.query is not None and not dep.query.rank
-                if dep.changed_at > before or (is_open and dep in may):
+                if differs(shape[node.key], dep, value) or (is_open and dep in may):
                     may.add(node)
         assert reached <= {node.key for node in may}
 
 
-@settings(max_examples=60)
+def differs(reader: Shape, dep: Node, before: Any) -> bool:
+    """Tell whether what a node has read of another is not what it was."""
+    if dep.query is not halves:
+        return bool(dep.value != before)
+    return any(dep.value.get(each) != before.get(each) for each in reader.entries)
+
+
+@law
 @given(shapes(), scripts)
 def test_only_what_read_something_changed_runs_and_once(
     shape: tuple[Shape, ...], script: list[Edit]
@@ -212,13 +230,13 @@ def test_only_what_read_something_changed_runs_and_once(
         affected = [
             node.key
             for node, deps in had.items()
-            if any(dep.value != value for dep, value in deps.items())
+            if any(differs(shape[node.key], dep, value) for dep, value in deps.items())
         ]
         assert sorted(ran) == sorted(affected)
-        assert graph.stats.total == len(affected)
+        assert graph.stats.total == len(affected) + graph.stats.recomputed.get(halves.name, 0)
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts)
 def test_every_root_whose_value_changed_is_reported_dirty(
     shape: tuple[Shape, ...], script: list[Edit]
@@ -235,7 +253,7 @@ def test_every_root_whose_value_changed_is_reported_dirty(
         assert graph.take_dirty() == ()
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts, st.sets(st.integers(0, NODES - 1)))
 def test_sweep_leaves_only_what_roots_need(
     shape: tuple[Shape, ...], script: list[Edit], kept: set[int]
@@ -260,7 +278,7 @@ def test_sweep_leaves_only_what_roots_need(
     assert set(graph.findings()) == said
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts)
 def test_inputs_of_names_what_a_value_rests_on(
     shape: tuple[Shape, ...], script: list[Edit]
@@ -281,7 +299,7 @@ def test_inputs_of_names_what_a_value_rests_on(
         assert from_scratch(shape, {**rows, **others})[0][number] == value
 
 
-@settings(max_examples=60)
+@law
 @given(shapes(), scripts, st.integers(0, NODES - 1))
 def test_a_failing_node_keeps_its_last_good_value(
     shape: tuple[Shape, ...], script: list[Edit], fragile: int
