@@ -24,6 +24,7 @@ from pilothouse.certs.front.ciphers import openssl_ciphers
 from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.peers import CallerFinder, Peers, Recognise
 from pilothouse.certs.front.supervisor import TlsFront
+from pilothouse.certs.material import fingerprint, load_certificates
 from pilothouse.certs.precedence import Precedence
 from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.authorization import OperatorsSeeAll, StreamAuthentication
@@ -128,7 +129,8 @@ class SecurePort:
         """
         Use another certificate or other roots for new connections; those that are open stay.
 
-        Only those by a certificate that is now revoked are closed.
+        Only those by a certificate that is now revoked are closed, at once, and those by one of a
+        root that is trusted no more, within a minute: with that root's key anybody can be forged.
 
         Raises: FrontFailed: It cannot be used, and the port goes on with what it has.
         """
@@ -137,6 +139,10 @@ class SecurePort:
             closed = self._front.close(revoked_serials(material.crl_pem))
             if closed:
                 log.info("secure_port.revoked", connections_closed=closed)
+            roots = load_certificates(material.roots_pem.encode("ascii"), "the bundle")
+            retired = self._front.retire({fingerprint(root) for root in roots})
+            if retired:
+                log.info("secure_port.root_retired", connections_closed=retired)
 
     async def stop(self, grace_seconds: float) -> None:
         """Say goodbye to streams, then end the front; `run` must have ended."""

@@ -112,11 +112,16 @@ class Configured(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """From the front: a handshake is done. `certificate` is the verified leaf, DER; b"" none."""
+    """
+    From the front: a handshake is done. `certificate` is the verified leaf, DER; b"" none.
+
+    `root` is the SHA-256 of the root that it was verified by, in hex; "" if that is not known.
+    """
 
     name: str
     address: str
     certificate: bytes = b""
+    root: str = ""
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -25,12 +25,17 @@ _PREFIX: Final = "unix-abstract:"
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """A connection that the front let in; `opened_at` is seconds of the front's clock."""
+    """
+    A connection that the front let in; `opened_at` is seconds of the front's clock.
+
+    `root` is the fingerprint of the root that its certificate was verified by, "" if not known.
+    """
 
     name: str
     address: str
     certificate: ClientCertificate | None
     opened_at: float
+    root: str = ""
     was_recognised: bool = False
     wants_certificates: bool | None = None
     """Whether it has asked for certificates and nothing else; None before its first call."""
@@ -90,6 +95,12 @@ class Peers:
         """Yield the names of connections by certificates of these serial numbers."""
         for peer in self._peers.values():
             if peer.certificate is not None and peer.certificate.serial in serials:
+                yield peer.name
+
+    def relying_on_others(self, roots: Collection[str]) -> Iterator[str]:
+        """Yield the names of connections by certificates of other roots than these."""
+        for peer in self._peers.values():
+            if peer.certificate is not None and peer.root and peer.root not in roots:
                 yield peer.name
 
     def strangers(self, opened_before: float) -> Iterator[str]:

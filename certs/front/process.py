@@ -37,7 +37,7 @@ from pilothouse.certs.front.control import (
 )
 from pilothouse.certs.front.half_open import HalfOpens, Turn, network
 from pilothouse.certs.front.relay import Side, Stop, join
-from pilothouse.certs.front.tls import BadMaterial, server_context
+from pilothouse.certs.front.tls import BadMaterial, server_context, verified_root
 
 _SHUTDOWN_SECONDS: Final = 5.0
 """How long a client that is told goodbye may take to read what was written."""
@@ -205,7 +205,7 @@ class Front:
         name = os.urandom(16).hex()
         client = Side(lambda: self._lost(name), self._limits.buffer_bytes, self._stop)
         try:
-            certificate = await self._handshake(connection, client)
+            certificate, root = await self._handshake(connection, client)
         except (OSError, ssl.SSLError) as error:  # a timeout is an OSError
             is_slow = isinstance(error, TimeoutError) or "longer than" in str(error)
             self._turn(Turn.SLOW if is_slow else Turn.HANDSHAKE, address, _reason(error))
@@ -214,7 +214,7 @@ class Front:
             is_shaken()
         self._open[name] = client
         verdict = self._verdicts[name] = asyncio.get_running_loop().create_future()
-        self._tell(Opened(name=name, address=address, certificate=certificate))
+        self._tell(Opened(name=name, address=address, certificate=certificate, root=root))
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
                 if await verdict:
@@ -231,8 +231,8 @@ class Front:
         finally:
             self._verdicts.pop(name, None)
 
-    async def _handshake(self, connection: socket.socket, client: Side) -> bytes:
-        """Return the verified leaf, DER; b"" if the client gave none."""
+    async def _handshake(self, connection: socket.socket, client: Side) -> tuple[bytes, str]:
+        """Return the verified leaf, DER, and its root; b"" and "" if the client gave none."""
         _keep_alive(connection)
         transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
             lambda: client,
@@ -242,7 +242,8 @@ class Front:
             ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         tls = transport.get_extra_info("ssl_object")
-        return tls.getpeercert(binary_form=True) or b""
+        certificate = tls.getpeercert(binary_form=True) or b""
+        return certificate, verified_root(tls) if certificate else ""
 
     async def _connect(self, name: str, client: Side) -> None:
         """Connect to the gRPC server under the connection's name, which it sees as the peer's."""

@@ -48,6 +48,8 @@ _STOP_SECONDS: Final = 2.0
 _START_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 5.0
+_RETIRE_PAUSE_SECONDS: Final = 0.02
+_RETIRE_WITHIN_SECONDS: Final = 60.0
 _STEADY_SECONDS: Final = 30.0
 
 
@@ -179,6 +181,19 @@ class TlsFront:
             self._tell(Close(name=name))
         return len(names)
 
+    def retire(self, roots: Collection[str]) -> int:
+        """
+        Close connections by certificates of other roots than these; return how many.
+
+        One after the other, as who is closed comes back at once and needs another handshake.
+        """
+        names = list(self._peers.relying_on_others(roots))
+        pause_seconds = min(_RETIRE_PAUSE_SECONDS, _RETIRE_WITHIN_SECONDS / max(1, len(names)))
+        loop = asyncio.get_running_loop()
+        for number, name in enumerate(names):
+            loop.call_later(number * pause_seconds, self._tell, Close(name=name))
+        return len(names)
+
     def hold(self, is_on: bool) -> None:  # noqa: FBT001 (a callback's one fact)
         """Keep requests for certificates back in the front, or let them go on."""
         # Without such connections there is nothing to keep back, and nobody is bothered.
@@ -292,6 +307,7 @@ class TlsFront:
                 address=told.address,
                 certificate=certificate,
                 opened_at=self._clock(),
+                root=told.root,
                 on_recognised=partial(self._strangers.leave, told.name),
             )
         )

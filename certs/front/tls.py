@@ -10,12 +10,17 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
 from pilothouse.certs.front.control import Material
 
 DEFAULT_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of 1.3 are all good and not chosen."""
+
+
+_DER: Final = 2
+"""OpenSSL's number for the encoding."""
 
 
 class BadMaterial(ValueError):
@@ -74,3 +79,18 @@ def _in_memory(*texts: str) -> Iterator[str]:
 
 def _with_newline(text: str) -> str:
     return text if not text or text.endswith("\n") else text + "\n"
+
+
+def verified_root(connection: ssl.SSLObject) -> str:
+    """
+    Return the SHA-256, in hex, of the root that a client's certificate was verified by.
+
+    "" if it gave none. Python has had this since 3.10 and shows it since 3.13.
+    """
+    shown = getattr(connection, "get_verified_chain", None)
+    if shown is not None:
+        chain = [bytes(each) for each in shown()]
+    else:
+        hidden = connection._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined]  # noqa: SLF001
+        chain = [bytes(each.public_bytes(_DER)) for each in hidden]
+    return sha256(chain[-1]).hexdigest() if chain else ""

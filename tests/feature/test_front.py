@@ -25,7 +25,7 @@ from pilothouse.certs.client_certificates import revoked_serials
 from pilothouse.certs.front.ciphers import OPENSSL_NAMES, openssl_ciphers
 from pilothouse.certs.front.control import Limits
 from pilothouse.certs.front.supervisor import FrontFailed
-from pilothouse.certs.material import CaMaterial, make_material
+from pilothouse.certs.material import CaMaterial, fingerprint, make_material
 from pilothouse.model.identity import WorkloadIdentity
 
 
@@ -120,6 +120,32 @@ async def test_roots_change_and_connections_stay(authority: Authority) -> None:
         assert not await here.answers(client_context(second.root_pem, svid(authority)))
         writer.write(b"still here")
         assert await reader.read(10) == b"still here"
+
+
+async def test_connections_by_a_root_that_is_trusted_no_more_end(authority: Authority) -> None:
+    """With its key anybody can be forged; others stay, and who has no certificate does."""
+    new = Authority.create("cluster.local", datetime.now(UTC))
+    both = authority.root_pem + new.root_pem
+    contexts = [
+        client_context(both, svid(authority)),
+        client_context(both, svid(new)),
+        client_context(both),
+    ]
+    async with fronted(authority) as here, AsyncExitStack() as stack:
+        await here.front.update(material(authority, both))
+        opened = [await stack.enter_async_context(here.connected(each)) for each in contexts]
+        await until(lambda: len(here.peers) == 3)
+        fingerprints = {
+            fingerprint(x509.load_pem_x509_certificate(each.root_pem)) for each in (authority, new)
+        }
+        assert here.front.retire(fingerprints) == 0
+        (kept,) = fingerprints - {fingerprint(x509.load_pem_x509_certificate(authority.root_pem))}
+        assert here.front.retire({kept}) == 1
+        await until(lambda: len(here.peers) == 2)
+        assert await opened[0][0].read() == b""
+        for reader, writer in opened[1:]:
+            writer.write(b"x")
+            assert await reader.read(1) == b"x"
 
 
 async def test_bad_material_is_refused_and_the_good_stays(authority: Authority) -> None:

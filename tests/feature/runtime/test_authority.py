@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -282,6 +283,31 @@ async def test_an_agent_that_renews_lets_it_go_on(place: Place) -> None:
         first, second = (f"leaf:{each.serial_number:x}:{WEB}" for each in (leaf, chain[0]))
         assert ledger[first].until <= datetime.now(UTC) + timedelta(minutes=2)
         assert ledger[second].trusts == place.state().trusted_roots
+
+
+async def test_a_connection_by_an_old_root_ends_with_it(place: Place, tmp_path: Path) -> None:
+    """Whoever has that root's key could have made its certificate; others stay."""
+    async with place.server() as server, place.followers(server, 1) as followers:
+        leaf, root = await certificate(server, place.root_pem(), place.token())
+        file = tmp_path / "own.pem"
+        file.write_bytes(private_key_pem(KEY) + leaf.public_bytes(PEM))
+        context = ssl.create_default_context(cadata=root.public_bytes(PEM).decode())
+        context.load_cert_chain(file)
+        context.set_alpn_protocols(["h2"])
+        assert server.ports.secure_grpc is not None
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.ports.secure_grpc.port, ssl=context, server_hostname="localhost"
+        )
+        place.ask()
+        for phase in (Phase.TRUSTING_BOTH, Phase.SIGNING_WITH_NEW):
+            await until(lambda phase=phase: place.state().phase is phase)  # type: ignore[misc]
+            assert not reader.at_eof()
+            place.ask(Action.GO_ON)
+        async with asyncio.timeout(30):
+            await reader.read(-1)
+        writer.close()
+        await until(lambda: place.state().phase is not Phase.SIGNING_WITH_NEW)
+        assert followers[0].connects == 1
 
 
 @pytest.mark.parametrize(
