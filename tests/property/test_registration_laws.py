@@ -94,6 +94,8 @@ class Registrations(RuleBasedStateMachine):
         self.gone_at: dict[Claim, float] = {}
         self.reported: dict[ObjectKey, tuple[bool, Claim]] = {}
         self.orphaned: set[ObjectKey] = set()
+        self.heard: dict[Claim, bool] = {}
+        self.hushed_at: dict[Claim, float] = {}
         self.edit_group("a", "", "x", probed=True, is_there=True)
 
     def apply(self, changes: Any) -> None:
@@ -107,6 +109,13 @@ class Registrations(RuleBasedStateMachine):
                 self.rows[key] = row
 
     def forget_gone(self) -> None:
+        for claim, since in list(self.hushed_at.items()):
+            if since + GRACE <= self.now:
+                del self.hushed_at[claim], self.heard[claim]
+                if self.reported.get(claim.key, (None, None))[1] == claim:
+                    del self.reported[claim.key]
+                    if claim.key.name in self.written:
+                        self.orphaned.add(claim.key)
         for claim in list(self.seen):
             if not self.open.get(claim) and self.gone_at[claim] + GRACE <= self.now:
                 self.seen.remove(claim)
@@ -127,6 +136,8 @@ class Registrations(RuleBasedStateMachine):
             return
         assert self.may_come(claim)
         self.apply(changes)
+        if claim not in self.seen and claim in self.heard:
+            self.reported[claim.key] = (self.heard[claim], claim)
         if not self.open.get(claim):
             self.gone_at[claim] = self.now
             self.move_to_end(claim)
@@ -167,6 +178,18 @@ class Registrations(RuleBasedStateMachine):
         if claim in self.seen:
             self.reported[claim.key] = (problem is None, claim)
             self.orphaned.discard(claim.key)
+
+    @rule(claim=claims, problem=st.sampled_from([None, "down"]), leaves=st.booleans())
+    def hear_an_agent(self, claim: Claim, problem: str | None, leaves: bool) -> None:
+        self.apply(self.book.heard(claim, problem))
+        self.heard[claim] = problem is None
+        self.hushed_at.pop(claim, None)
+        if claim in self.seen:
+            self.reported[claim.key] = (problem is None, claim)
+            self.orphaned.discard(claim.key)
+        if leaves:
+            self.book.hushed(claim, self.now)
+            self.hushed_at[claim] = self.now
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 9.0, 10.0, 30.0]))
     def wait(self, seconds: float) -> None:
@@ -231,7 +254,7 @@ class Registrations(RuleBasedStateMachine):
         held = {workload.key for workload in self.book.workloads()}
         assert held == {claim.key for claim in self.seen}
         if not any(self.open.values()):
-            assert bool(held) == (self.book.next_expiry is not None)
+            assert bool(held or self.hushed_at) == (self.book.next_expiry is not None)
 
 
 Registrations.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
