@@ -168,13 +168,15 @@ class BundleFetches:
         before = self._held.get(url)
         try:
             found = await self._fetch(url)
-        except (FetchFailed, BadRoots) as failure:
+        except Exception as failure:  # noqa: BLE001 (an odd URL or answer must not end the server)
+            is_known = isinstance(failure, FetchFailed | BadRoots)
+            problem = str(failure) if is_known else f"it cannot be asked ({failure!r})"
             failures = self._failures[url] = self._failures.get(url, 0) + 1
             wait = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 16))
             self._due[url] = self._clock() + wait.total_seconds()
-            self._problems[url] = str(failure)
+            self._problems[url] = problem
             is_kept = before is not None
-            log.warning("roots.not_fetched", url=url, problem=str(failure), last_are_used=is_kept)
+            log.warning("roots.not_fetched", url=url, problem=problem, last_are_used=is_kept)
             return None
         self._failures.pop(url, None)
         self._problems.pop(url, None)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from certificates import NOW, PEM, make_ca
 
 from pilothouse.api.mesh_config import CertificateData
@@ -11,7 +12,7 @@ from pilothouse.certs.oidc_fetch import FetchFailed
 from pilothouse.certs.spiffe_bundle import SpiffeBundle
 from pilothouse.model.inputs import FETCHED_BUNDLES
 from pilothouse.model.trust import FetchedBundle
-from pilothouse.runtime.bundle_fetches import KEPT_FILE, BundleFetches
+from pilothouse.runtime.bundle_fetches import KEPT_FILE, BundleFetches, fetch_bundle
 from pilothouse.runtime.commit import Change
 
 URL, OTHER = "https://a.example/bundle", "b.example/bundle"
@@ -101,6 +102,34 @@ async def test_a_place_that_is_away() -> None:
     await place.after(300)
     assert place.rows[URL] == FetchedBundle(roots_pem=TWO)
     assert place.said() == []
+
+
+async def test_nothing_that_happens_there_ends_the_server() -> None:
+    """Whatever a URL or an answer does to the libraries below, it is a failure to fetch."""
+
+    async def stumble(_url: str) -> SpiffeBundle:
+        raise UnicodeError("label empty or too long")
+
+    place = Place()
+    place.fetches._fetch = stumble
+    await place.after(0)
+    (said,) = place.fetches.findings()
+    assert "cannot be asked (UnicodeError" in said.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a..b/", "https://" + "x" * 300, "https://[::1%25eth0]:1/", "https://\u2100.example/",
+     "https://127.0.0.1:1/", "https://169.254.169.254/latest", "https://a b/"],
+)  # fmt: skip
+async def test_odd_urls_are_failures_too(url: str) -> None:
+    """The real way to fetch, which knows no such place or must not go there."""
+    place = Place()
+    place.wanted = [CertificateData(spiffe_bundle_url=url)]
+    place.fetches._fetch = fetch_bundle
+    await place.after(0)
+    assert place.rows == {}
+    assert len(place.said()) <= 1  # none if the check of the config has refused it
 
 
 async def test_a_place_that_never_answered() -> None:
