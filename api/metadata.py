@@ -66,6 +66,7 @@ def read_metadata(document: dict[str, Any], kind: Kind, report: Report) -> Objec
         created=created if isinstance(created, str) else "",
         generation=_generation(document, raw),
         api_version=document["apiVersion"],
+        controller=_controller(raw) if kind.name == "Pod" else "",
     )
 
 
@@ -84,6 +85,18 @@ def _texts(raw: dict[str, Any], field: str, report: Report) -> dict[str, str] | 
             report(Severity.ERROR, "WrongType", paths.child(at, name), message, "Put it in quotes.")
             usable = False
     return found if usable else None
+
+
+def _controller(raw: dict[str, Any]) -> str:
+    """Return what made the object under a generated name; whatever is odd is as if absent."""
+    owners = raw.get("ownerReferences")
+    if not raw.get("generateName") or not isinstance(owners, list):
+        return ""
+    for owner in owners:
+        if isinstance(owner, dict) and owner.get("controller") is True:
+            kind, name = owner.get("kind"), owner.get("name")
+            return f"{kind}/{name}" if isinstance(kind, str) and isinstance(name, str) else ""
+    return ""
 
 
 def _generation(document: dict[str, Any], raw: dict[str, Any]) -> str:

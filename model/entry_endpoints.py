@@ -163,7 +163,7 @@ def _listed_workload(
         locality=Locality.parse(spec.locality) if spec.locality else labelled or Locality(),
         network=spec.network or labels.get(NETWORK_LABEL) or around,
         labels=tuple(sorted(labels.items())),
-        workload=workload_text(name, namespace, labels, known) if name else "",
+        workload=workload_text(name, namespace, labels, known),
         account=account_path(namespace, account) if account else "",
         takes_mutual_tls=takes_mutual_tls(
             ctx, namespace, labels, number, has_identity=bool(account)

@@ -23,6 +23,7 @@ from pilothouse.model.services import Port, Service
 from pilothouse.model.topology import has_pods, node_locality
 from pilothouse.model.topology_labels import NETWORK_LABEL, labelled_locality
 from pilothouse.model.topology_networks import home_of, network_at
+from pilothouse.model.workload_names import workload_of_pod
 
 
 def listed_endpoints(ctx: Ctx, owner: Service, port: Port) -> Iterator[Endpoint]:
@@ -145,7 +146,7 @@ def pod_endpoint(
         node=node,
         network=labels.get(NETWORK_LABEL) or network,
         labels=tuple(sorted(labels.items())),
-        workload=workload_text(pod.meta.name, pod.meta.namespace, labels, known),
+        workload=workload_text(workload_of_pod(pod), pod.meta.namespace, labels, known),
         account=account_path(pod.meta.namespace, pod.spec.service_account_name or "default"),
         takes_mutual_tls=takes_mutual_tls(ctx, pod.meta.namespace, labels, number),
         cluster=known,

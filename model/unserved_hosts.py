@@ -34,16 +34,17 @@ def unserved_rules(ctx: Ctx, _key: None) -> None:
     served = {service.host for service in ctx.get(catalog, None)}
     suffix = ctx.get(domain, None)
     for index in ctx.index_values(DESTINATION_RULES, "host"):
-        host = index if isinstance(index, str) else _full_name(index, suffix)
+        host = _full_name(index, suffix)
         if not _is_served(host, served):
             for row in ctx.where(DESTINATION_RULES, "host", index):
                 ctx.report(_unused(row.meta.ref("spec.host"), host))
 
 
 def _full_name(index: Hashable, suffix: str) -> str:
-    assert isinstance(index, tuple)  # a short name and its namespace
-    name, namespace = index
-    return f"{name}.{namespace}.svc.{suffix}"
+    match index:
+        case (str(name), str(namespace)):  # a short name, and where it was written
+            return f"{name}.{namespace}.svc.{suffix}"
+    return str(index)
 
 
 def _is_served(host: str, served: set[str]) -> bool:

@@ -81,10 +81,13 @@ def _apply_keepalive(cluster: cluster_pb2.Cluster, keepalive: TcpKeepalive | Non
         wanted.keepalive_interval.value = int(keepalive.interval.total_seconds())
 
 
-def apply_outlier_detection(cluster: cluster_pb2.Cluster, policy: Policy) -> None:
-    """Set ejection, and the panic threshold (DR-40 to DR-43)."""
+def apply_outlier_detection(
+    cluster: cluster_pb2.Cluster, policy: Policy, *, never_panics: bool = False
+) -> None:
+    """Set ejection, and the panic threshold (DR-40 to DR-43); `never_panics` overrules it."""
     rule = policy.outlier_detection
-    if rule is None or rule.min_health_percent == 0:
+    panics_at = 0 if rule is None or never_panics else rule.min_health_percent
+    if not panics_at:
         # Unhealthy endpoints are sent and stay unused: no panic mode (DR-43).
         cluster.common_lb_config.healthy_panic_threshold.SetInParent()
     if rule is None:
@@ -112,8 +115,8 @@ def apply_outlier_detection(cluster: cluster_pb2.Cluster, policy: Policy) -> Non
             wanted.enforcing_consecutive_local_origin_failure.value = 100
         wanted.enforcing_local_origin_success_rate.SetInParent()
     cluster.outlier_detection.CopyFrom(wanted)
-    if rule.min_health_percent:
-        cluster.common_lb_config.healthy_panic_threshold.value = rule.min_health_percent
+    if panics_at:
+        cluster.common_lb_config.healthy_panic_threshold.value = panics_at
 
 
 def apply_load_balancer(cluster: cluster_pb2.Cluster, policy: Policy) -> None:

@@ -17,6 +17,7 @@ from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Ctx, query
 from pilothouse.model.classes import EndpointView, View
+from pilothouse.model.distribution import Distribution
 from pilothouse.model.endpoint_policy import Client, endpoint_policy, plan_of
 from pilothouse.model.endpoints import EndpointsKey, endpoints
 from pilothouse.model.entry_traits import entry_traits
@@ -212,7 +213,9 @@ def outbound_cluster(ctx: Ctx, key: ClusterKey) -> Resource | None:
     if not _apply_discovery(ctx, cluster, owner, port, key, policy):
         return None
     apply_connection_pool(cluster, policy, mesh)
-    apply_outlier_detection(cluster, policy)
+    # A distribution has clients told of endpoints that are not ready, which panic would use.
+    is_distributed = owner.distribution is not Distribution.ANY
+    apply_outlier_detection(cluster, policy, never_panics=is_distributed)
     names = _certificate_names(ctx, owner, policy)
     automatic = automatic_names(policy.tls, port.protocol, names)
     upstream = _http_upstream(policy, port.protocol, mesh, automatic)
