@@ -86,7 +86,10 @@ def listener_plans(ctx: Ctx, view: View) -> tuple[ListenerPlan, ...]:
             for plan in _declared(ctx, view, listener):
                 plans.setdefault(plan.name, plan)
     for plan in _http_proxy(ctx, view):
-        _merge(ctx, plans, plan)
+        if plan.name in plans:
+            problem = f"A Sidecar has another listener at {plan.name}; no HTTP proxy listens there."
+            ctx.report(_dropped(plan.source, problem))
+        plans.setdefault(plan.name, plan)
     for listener in ctx.get(egress_listeners, view.scope):
         if listener.port is None:
             for service in listener.services:

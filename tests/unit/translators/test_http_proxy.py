@@ -4,9 +4,9 @@ import pytest
 from fake_proxy import NODE_ID, node
 from story import served_to
 
-from pilothouse.api.decode import decode_mesh_config
+from pilothouse.api.decode import decode, decode_mesh_config
 from pilothouse.graph.core import Graph
-from pilothouse.model.inputs import MESH_CONFIG, THE_MESH
+from pilothouse.model.inputs import MESH_CONFIG, SIDECARS, THE_MESH
 from pilothouse.model.names import HTTP_PROXY_ROUTE, RouteName
 from pilothouse.xds.node import read_proxy
 
@@ -54,3 +54,29 @@ def test_the_routes_have_a_name_of_their_own() -> None:
     assert not name.pipe
     assert str(name) == HTTP_PROXY_ROUTE
     assert not RouteName.parse("http_proxy:80").is_http_proxy
+
+
+def test_a_listener_of_a_sidecar_goes_first() -> None:
+    """It was opened by hand; that the other is missing is said."""
+    graph = Graph()
+    row = decode(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "Sidecar",
+            "metadata": {"name": "s", "namespace": "default"},
+            "spec": {
+                "egress": [
+                    {
+                        "port": {"number": 15080, "protocol": "HTTP", "name": "http"},
+                        "captureMode": "NONE",
+                        "hosts": ["./*"],
+                    }
+                ]
+            },
+        }
+    ).object
+    config = decode_mesh_config({"proxyHttpPort": 15080}).object
+    graph.commit([(MESH_CONFIG, THE_MESH, config), (SIDECARS, row.meta.key, row)])
+    served = served_to(graph, read_proxy(node()))
+    assert [each.name for each in served["rds"]] == ["15080"]
+    assert {each.code for each in graph.findings()} == {"ListenerConflict"}
