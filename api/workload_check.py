@@ -23,6 +23,9 @@ def check_entry(row: WorkloadEntry) -> Iterator[Problem]:
 def check_group(row: WorkloadGroup) -> Iterator[Problem]:
     """Yield what is wrong with one WorkloadGroup."""
     template = row.spec.template
+    if template.address:
+        message = "Each workload is registered with its own address, so this one is not used."
+        yield warning("spec.template.address", message, "Remove it.")
     yield from labels(template.labels, "spec.template.labels")
     for name, number in template.ports.items():
         yield from port(number, paths.child("spec.template.ports", name))

@@ -88,6 +88,13 @@ def test_a_probe_that_cannot_run_is_refused(probe: str, path: str) -> None:
     assert (Severity.ERROR, path) in said(decoded)
 
 
+def test_the_address_of_a_template_is_nobodys() -> None:
+    """WG-01: who registers brings an address of its own."""
+    decoded = read("WorkloadGroup", "{template: {address: 10.0.0.1}}")
+    assert decoded.object is not None
+    assert said(decoded) == {(Severity.WARNING, "spec.template.address")}
+
+
 def test_labels_of_a_group_are_checked() -> None:
     """WG-02."""
     decoded = read("WorkloadGroup", "{template: {}, metadata: {labels: {app: 'a b'}}}")
