@@ -62,8 +62,15 @@ def check(config: MeshNetworks) -> Iterator[Problem]:
                 message = f'Everything in the cluster "{registry}" is in the network "{first}".'
                 remedy = "A cluster belongs to one network; use fromCidr for the others."
                 yield warning(f"{at}.fromRegistry", message, remedy)
+        has_registry = any(each.from_registry for each in network.endpoints)
         for index, gateway in enumerate(network.gateways):
-            yield from _check_gateway(gateway, f"{path}.gateways[{index}]")
+            at = f"{path}.gateways[{index}]"
+            problems = tuple(_check_gateway(gateway, at))
+            yield from problems
+            if gateway.registry_service_name and not problems and not has_registry:
+                message = "The network names no cluster, so the Service is looked for in none."
+                remedy = "Add fromRegistry to the network's endpoints, or write an address."
+                yield warning(f"{at}.registryServiceName", message, remedy)
 
 
 def _check_endpoints(endpoints: NetworkEndpoints, path: str) -> Iterator[Problem]:

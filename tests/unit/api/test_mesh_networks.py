@@ -59,6 +59,11 @@ def test_refused(network: dict, path: str) -> None:
             "networks.n.gateways[0].locality",
         ),
         (
+            {"n": {"gateways": [{"registryServiceName": "gw.a.svc.cluster.local", "port": 1}]}},
+            "DoubtfulConfig",
+            "networks.n.gateways[0].registryServiceName",
+        ),
+        (
             {
                 "n": {"endpoints": [{"fromRegistry": "a"}]},
                 "o": {"endpoints": [{"fromRegistry": "a"}]},
