@@ -34,7 +34,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     `created` is the RFC 3339 text of creationTimestamp ("" if absent). `generation` is
     metadata.generation as text, else eight hex digits of the spec's hash, so that a resource can
     say which state of an object made it. `version` is the API version the object was written in.
-    `cluster` is as in `ObjectKey`. `controller` is ``KIND/NAME`` of what made a Pod, if its name was
+    `cluster` is as in `ObjectKey`. `controller` is ``KIND/NAME`` of what made a Pod whose name was
     generated.
     """
 

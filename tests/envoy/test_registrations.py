@@ -190,7 +190,9 @@ async def agent(place: Workplace, path: Path, *options: str | Path) -> AsyncIter
 async def test_an_agent_probes_the_program(folder: Path) -> None:
     """WG-03, GN-06: no traffic before the program answers, nor after it has ended."""
     egress, port, own = free_port(), free_port(), free_port()
-    probed = f"{GROUP}  probe: {{periodSeconds: 1, timeoutSeconds: 20, tcpSocket: {{port: {own}}}}}\n"
+    probed = (
+        f"{GROUP}  probe: {{periodSeconds: 1, timeoutSeconds: 20, tcpSocket: {{port: {own}}}}}\n"
+    )
     config = (CLOSED, probed, guarded("web", ADDRESS, port, own), calling(egress, port))
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(workplace(folder, *config))

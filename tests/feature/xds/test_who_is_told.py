@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 import pytest
-from fake_proxy import FakeProxy
+from fake_proxy import ADS, FakeProxy, node
 from mesh import Mesh
 from serving import until
 
+from pilothouse._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from pilothouse.model.resource import CDS, EDS, LDS, RDS
 
 Sent = dict[str, set[str]]
@@ -218,3 +220,38 @@ async def test_a_scope_that_changes_is_told_what_it_lost_and_won() -> None:
         await far.until(lambda p: WEB not in p.clusters)
         await settled(mesh)
         assert near.history == []
+
+
+async def test_who_does_not_read_holds_up_nobody() -> None:
+    """PU-07: a stream that cannot be written to waits by itself, however many there are."""
+    async with connected() as (mesh, proxies):
+        options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+        async with grpc.aio.insecure_channel(mesh.address, options=options) as channel:
+            calls = []
+            for _ in range(20):
+                call = channel.stream_stream(ADS + "DeltaAggregatedResources")()
+                request = pb.DeltaDiscoveryRequest(type_url=CDS, node=node(NODES["near"]))
+                await call.write(request.SerializeToString())
+                calls.append(call)
+            await until(lambda: len(mesh.streams._streams) == 2 + len(calls))
+            near = proxies["near"]
+            for number in range(1, 20):
+                ip = f"10.2.7.{number}"
+                await mesh.apply(slice_of("web", "http, port: 8080", ip), "web.yaml")
+                many = "".join(entry(f"e{each}-{number}") for each in range(30))
+                await mesh.apply(many, "many.yaml")
+            await near.until(lambda p: ip in str(p.endpoints[WEB]))
+            for call in calls:
+                call.cancel()
+
+
+def entry(name: str) -> str:
+    return f"""---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  hosts: [{name}.example]
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+"""

@@ -105,7 +105,7 @@ def proxy(account: str = "gateway", namespace: str = "shop", **more: Any) -> Pro
 
 
 def test_an_account_that_may_list_secrets_gets_them() -> None:
-    """D-Z-2, D-N-1, D-C-2: by either name; the resource has the name it was asked for by."""
+    """D-Z-2, D-N-1, D-C-2, GN-02: by either name; the resource has the name it was asked for by."""
     served = Served()
     for name in ("kubernetes://mine", "kubernetes://shop/mine"):
         secret = served.secret(name, proxy())
