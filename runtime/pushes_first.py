@@ -20,10 +20,13 @@ WRITING_SECONDS: Final = 0.1
 class PushesFirst:
     """Publishes commits, and closes the way of everything else meanwhile."""
 
-    def __init__(self, publisher: Publisher, streams: Streams) -> None:
+    def __init__(
+        self, publisher: Publisher, streams: Streams, writing_seconds: float = WRITING_SECONDS
+    ) -> None:
         """Publish by `publisher` to `streams`, which call `written`."""
         self._publisher = publisher
         self._streams = streams
+        self._writing_seconds = writing_seconds
         self._is_publishing = False
         self._patience: asyncio.TimerHandle | None = None
         self.precedence = Precedence()
@@ -43,7 +46,7 @@ class PushesFirst:
             self._is_publishing = False
             if self._patience is not None:
                 self._patience.cancel()
-            self._patience = asyncio.get_running_loop().call_later(WRITING_SECONDS, self._end)
+            self._patience = asyncio.get_running_loop().call_later(self._writing_seconds, self._end)
             self.written()
 
     def written(self) -> None:
