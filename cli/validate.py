@@ -96,7 +96,7 @@ def validate(
     for kind, file in ((MESH_CONFIG, mesh_config), (MESH_NETWORKS, mesh_networks)):
         if file is not None:
             check.add_mesh_file(str(file), file.read_bytes(), kind)
-    others = _read_clusters(cluster_id, remote_clusters)
+    others = _read_clusters(cluster_id, remote_clusters, files)
     check.add_clusters(others, cluster_id)
     texts.extend(text for each in others.values() for text in each)
     views, findings = 0, check.findings()
@@ -123,10 +123,10 @@ def validate(
 
 
 def _read_clusters(
-    own: str, clusters: tuple[RemoteCluster, ...]
+    own: str, clusters: tuple[RemoteCluster, ...], files: tuple[Path, ...]
 ) -> dict[str, list[tuple[str, bytes]]]:
     try:
-        check_clusters(own, clusters)
+        check_clusters(own, clusters, files)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
     for name, directory in clusters:

@@ -6,6 +6,7 @@ the options. Checks that need only the settings themselves are made at construct
 `Settings` in hand is one the server may run with.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,8 +60,8 @@ class RemoteCluster(NamedTuple):
     directory: Path
 
 
-def check_clusters(own: str, others: tuple[RemoteCluster, ...]) -> None:
-    """Check the names of clusters; raises InvalidSetting."""
+def check_clusters(own: str, others: tuple[RemoteCluster, ...], config: tuple[Path, ...]) -> None:
+    """Check names of clusters, and that no object is in two; raises InvalidSetting."""
     names = [own, *(each.name for each in others)]
     for index, name in enumerate(names):
         option = "--remote-cluster" if index else "--cluster-id"
@@ -68,6 +69,17 @@ def check_clusters(own: str, others: tuple[RemoteCluster, ...]) -> None:
             raise InvalidSetting(option, f"{name!r} is no name for a cluster, such as west-1.")
         if name in names[:index]:
             raise InvalidSetting(option, f"{name} names two clusters.")
+    folders = [Path(os.path.abspath(each)) for each in config]  # noqa: PTH100 (links stay links)
+    for name, directory in others:
+        folder = Path(os.path.abspath(directory))  # noqa: PTH100
+        for other in folders:
+            if folder.is_relative_to(other) or other.is_relative_to(folder):
+                raise InvalidSetting(
+                    "--remote-cluster",
+                    f"{directory} of {name} and {other} are within one another; folders are read"
+                    " with all below them, and an object is in one cluster.",
+                )
+        folders.append(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +159,7 @@ class Settings:
             raise InvalidSetting("--max-connects-per-second", "it must not be negative.")
         if self.workload_entry_grace < timedelta(0):
             raise InvalidSetting("--workload-entry-grace", "it must not be negative.")
-        check_clusters(self.cluster_id, self.remote_clusters)
+        check_clusters(self.cluster_id, self.remote_clusters, (self.config_dir,))
         for suite in self.tls_cipher_suites:
             if suite not in OPENSSL_NAMES:
                 raise InvalidSetting(

@@ -53,6 +53,9 @@ def test_clusters_are_named_with_their_directories(served: list[Settings]) -> No
         (["--remote-cluster", "a=x", "--remote-cluster", "a=y"], "a names two clusters"),
         (["--remote-cluster", "Kubernetes=x"], "Kubernetes names two clusters"),
         (["--cluster-id", "a,b"], "no name for a cluster"),
+        (["--remote-cluster", "a=mesh/a"], "within one another"),
+        (["--remote-cluster", "a=."], "within one another"),
+        (["--remote-cluster", "a=x", "--remote-cluster", "b=x/../x"], "within one another"),
     ],
 )
 def test_names_that_would_not_do(served: list[Settings], arguments: list[str], said: str) -> None:
