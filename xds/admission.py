@@ -7,10 +7,12 @@ the back-off of a refused reconnect.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.proxies import Proxy
 from pilothouse.xds.auth import Authenticate, NotAuthenticated, NotAuthorized, Verified, identified
 from pilothouse.xds.health import is_report
@@ -27,7 +29,8 @@ class StreamLimits:
     Bounds on what a stream may wait for, and on streams that are not let in yet.
 
     `silent` is how many may owe their first request, of those that are known and of those that are
-    not, each. `connects_per_second` is the rate at which streams are let in, after a burst of one
+    not, each; of one identity three quarters of that, so that nobody keeps all others out.
+    `connects_per_second` is the rate at which streams are let in, after a burst of one
     second's worth (None: no limit); one that would wait longer than `connect_within_seconds` is
     refused (traffic.md XP-04).
     """
@@ -57,6 +60,7 @@ class Admission:
         self._clock = clock
         self._ready = asyncio.Event()
         self._silent = {True: 0, False: 0}
+        self._silent_of: Counter[WorkloadIdentity] = Counter()
         rate = limits.connects_per_second
         self._rate = RateLimit(rate) if rate is not None else None
         self.is_closing = False
@@ -114,10 +118,14 @@ class Admission:
         megabytes until the garbage collector comes by.
         """
         is_known = verified is not None
-        if self._silent[is_known] >= self._limits.silent:
+        who = verified.identity if verified is not None else None
+        is_greedy = who is not None and self._silent_of[who] >= max(self._limits.silent * 3 // 4, 1)
+        if self._silent[is_known] >= self._limits.silent or is_greedy:
             text = "too many streams have not sent their first request"
             return StreamEnded(EndReason.RESOURCE_EXHAUSTED, text)
         self._silent[is_known] += 1
+        if who is not None:
+            self._silent_of[who] += 1
         try:
             async with asyncio.timeout(self._limits.first_request_within_seconds):
                 found = await _first_of(transport, variant)
@@ -127,6 +135,10 @@ class Admission:
             return StreamEnded(EndReason.INVALID_ARGUMENT, str(error))
         finally:
             self._silent[is_known] -= 1
+            if who is not None:
+                self._silent_of[who] -= 1
+                if not self._silent_of[who]:
+                    del self._silent_of[who]
         if found is None:
             return None
         try:

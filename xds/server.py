@@ -8,6 +8,7 @@ front of it.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,7 @@ import grpc
 import grpc.aio
 
 from pilothouse.errors import MeshError
+from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, ECDS, EDS, LDS, RDS, SDS
 from pilothouse.xds.auth import (
@@ -57,6 +59,8 @@ MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
 MAX_STATUS_CALLS: Final = 64
 """Callers of the status service at once, those included that have not said what they want."""
+MAX_STATUS_CALLS_EACH: Final = 16
+"""And of one identity, so that an operator is answered whatever a workload does."""
 
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -118,7 +122,7 @@ class DiscoveryServer:
         self._address_of = address_of
         self._services = tuple(services)
         self._server: Any = None
-        self._status_calls = 0
+        self._status_calls: Counter[WorkloadIdentity | None] = Counter()
         self.port = 0
 
     async def start(self, address: str) -> int:
@@ -200,10 +204,13 @@ class DiscoveryServer:
         try:
             # Before anything is read, and again when the caller has said what it wants: a
             # stream may wait for days between two requests, and its credential may not last.
-            await self._authenticate(transport)
-            if self._status_calls >= MAX_STATUS_CALLS:
+            verified = await self._authenticate(transport)
+            who = verified.identity if verified is not None else None
+            most = MAX_STATUS_CALLS if who is None else MAX_STATUS_CALLS_EACH
+            calls = self._status_calls
+            if calls.total() >= MAX_STATUS_CALLS or calls[who] >= most:
                 return grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for the status at once"
-            self._status_calls += 1
+            calls[who] += 1
             try:
                 data = await transport.receive()
                 if data is None:
@@ -211,7 +218,9 @@ class DiscoveryServer:
                 caller = await self._authenticate(transport)
                 return await self._status.answer(data, partial(self._may_see, caller))
             finally:
-                self._status_calls -= 1
+                calls[who] -= 1
+                if not calls[who]:
+                    del calls[who]
         except NotAuthenticated as error:
             return grpc.StatusCode.UNAUTHENTICATED, str(error)
         except InvalidRequest as error:

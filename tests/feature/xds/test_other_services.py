@@ -21,7 +21,12 @@ from pilothouse.xds.auth import NotAuthenticated, Verified
 from pilothouse.xds.csds import MAX_MATCHERS, ClientStatus
 from pilothouse.xds.observer import SilentObserver
 from pilothouse.xds.requests import InvalidRequest
-from pilothouse.xds.server import METHODS, AddressInUse, DiscoveryServer
+from pilothouse.xds.server import (
+    MAX_STATUS_CALLS_EACH,
+    METHODS,
+    AddressInUse,
+    DiscoveryServer,
+)
 
 CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService/"
 
@@ -315,6 +320,41 @@ async def test_streams_that_say_nothing_are_limited():
                 call.cancel()
         async with FakeProxy(here.address) as proxy:
             await proxy.until(lambda p: p.messages)
+
+
+async def who_calls(call):
+    """Believe the header `who`."""
+    account = dict(call.metadata).get("who", "alice")
+    return Verified(identity=WorkloadIdentity("cluster.local", "default", account))
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [(ADS + "DeltaAggregatedResources", 6), (CSDS + "StreamClientStatus", MAX_STATUS_CALLS_EACH)],
+)
+async def test_one_workload_does_not_keep_the_others_out(method, most):
+    """Streams that say nothing: those of one identity are limited before those of all are."""
+    claims = node(metadata={"SERVICE_ACCOUNT": "bob"})
+    request = (
+        pb.DeltaDiscoveryRequest(type_url=CDS, node=claims).SerializeToString()
+        if method.startswith(ADS)
+        else b""
+    )
+    async with (
+        running(authenticate=who_calls, limits=StreamLimits(silent=8)) as here,
+        grpc.aio.insecure_channel(here.address) as channel,
+    ):
+        await here.put(*service("a"))
+        calls = [channel.stream_stream(method)() for _ in range(most + 2)]
+        await eventually(lambda: sum(call.done() for call in calls) == 2)
+        for call in calls:
+            if call.done():
+                assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        other = channel.stream_stream(method)(metadata=(("who", "bob"),))
+        await other.write(request)
+        assert await other.read() is not grpc.aio.EOF
+        for call in (*calls, other):
+            call.cancel()
 
 
 async def test_the_status_service_shows_what_the_caller_may_see():
