@@ -245,7 +245,11 @@ class FileStore:
             ref = ConfigRef("", "", "", file=str(self._root))
             what = f"directory of cluster {self._cluster}" if self._cluster else "config directory"
             message = f"The {what} is gone; what was read from it stays in use."
-            return (Finding(Severity.ERROR, "DirectoryGone", ref, message, "Restore it."), *found)
+            remedy = "Restore it."
+            if self._cluster and not self._stamps:
+                message = f"The {what} is not there; nothing is known of the cluster."
+                remedy = "Make it, or correct --remote-cluster."
+            return (Finding(Severity.ERROR, "DirectoryGone", ref, message, remedy), *found)
         return found
 
     def locate(self, ref: ConfigRef) -> ConfigRef:

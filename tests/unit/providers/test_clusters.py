@@ -188,7 +188,9 @@ async def test_the_mesh_is_served_without_a_cluster_that_is_not_there(tmp_path: 
     mesh = Mesh(tmp_path)
     mesh.west.rmdir()
     async with mesh.watched():
-        assert mesh.codes() == ["DirectoryGone"]
+        (found,) = mesh.stores.findings()
+        assert (found.code, found.ref.cluster) == ("DirectoryGone", "west")
+        assert "nothing is known of the cluster" in found.message
         mesh.west.mkdir()
         (mesh.west / "a.yaml").write_text(SERVICE % 80)
         await mesh.until(lambda: mesh.port(WEST) == 80)
