@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
@@ -72,8 +73,11 @@ class HeldIdentity:
             identity = WorkloadIdentity.parse(uri)
             roots = x509.load_pem_x509_certificates(elements[-1].encode())
             last = x509.load_pem_x509_certificates(chain_pem)[-1]
+            own = serialization.load_pem_private_key(key_pem, password=None)
         except (ValueError, x509.ExtensionNotFound, InvalidIdentity) as problem:
             raise BadAnswer("The authority's answer is no certificate of a workload.") from problem
+        if own.public_key() != leaf.public_key():
+            raise BadAnswer("The authority's answer is for another key.")
         return HeldIdentity(
             chain_pem=chain_pem,
             key_pem=key_pem,
