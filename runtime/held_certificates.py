@@ -181,7 +181,8 @@ class HeldCertificates:
         if identity is None:
             return
         self._keys.setdefault(identity, {})[key] = self._keys.get(identity, {}).get(key, 0) + 1
-        self._gone.get(identity, {}).pop(key, None)
+        if (gone := self._gone.get(identity)) is not None:
+            gone.pop(key, None)
         if self._journal.holders.get(key) is None:
             self._journal.note(key, Holding(until=self._clock() + self._assumed_life))
 
