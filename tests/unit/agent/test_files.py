@@ -33,7 +33,11 @@ def test_certificates_and_keys_are_given(tmp_path: Path) -> None:
     assert roots.validation_context.trusted_ca.inline_bytes == PAIR.chain + OTHER.chain
 
 
-@pytest.mark.parametrize("text", [b"root:x:0:0", b"eyJhbGciOi.token.x", PAIR.key, b""])
+@pytest.mark.parametrize(
+    "text",
+    [b"root:x:0:0", b"eyJhbGciOi.token.x", PAIR.key, b""],
+    ids=["passwords", "token", "key", "nothing"],
+)
 def test_what_is_no_certificate_is_not_given(tmp_path: Path, text: bytes) -> None:
     """D-A-3: a token, a password file, a key under the name of roots."""
     file, chain = tmp_path / "file", tmp_path / "chain.pem"
