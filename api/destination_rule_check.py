@@ -50,7 +50,11 @@ def check(row: DestinationRule) -> Iterator[Problem]:
         yield from labels(subset.labels, f"{path}.labels")
         if subset.traffic_policy is not None:
             yield from _check_policy(subset.traffic_policy, f"{path}.trafficPolicy")
-    yield from export_to(spec.export_to, "spec.exportTo")
+    own = row.meta.namespace
+    yield from export_to(spec.export_to, "spec.exportTo", own)
+    if spec.workload_selector is not None and set(spec.export_to) - {".", own}:
+        message = "A rule for some workloads of its namespace cannot be exported from there."
+        yield Problem("spec.exportTo", message, "Remove it, or the workloadSelector.")
     if spec.workload_selector is not None:
         yield from selector(
             spec.workload_selector.match_labels, "spec.workloadSelector.matchLabels"

@@ -28,11 +28,7 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         yield Problem("proxyInboundListenPort", message)
     yield from duration(config.connect_timeout, "connectTimeout")
     yield from duration(config.dns_refresh_rate, "dnsRefreshRate")
-    yield from export_to(config.default_service_export_to, "defaultServiceExportTo")
-    yield from export_to(config.default_virtual_service_export_to, "defaultVirtualServiceExportTo")
-    yield from export_to(
-        config.default_destination_rule_export_to, "defaultDestinationRuleExportTo"
-    )
+    yield from _check_exports(config)
     problem = names.dns_label(config.root_namespace)
     if problem:
         yield Problem("rootNamespace", f'"{config.root_namespace}" {problem}.')
@@ -78,6 +74,15 @@ def check(config: MeshConfig) -> Iterator[Problem]:
         _check_roots(data, f"caCertificates[{index}]")
         for index, data in enumerate(config.ca_certificates)
     )
+
+
+def _check_exports(config: MeshConfig) -> Iterator[Problem]:
+    for path, export in (
+        ("defaultServiceExportTo", config.default_service_export_to),
+        ("defaultVirtualServiceExportTo", config.default_virtual_service_export_to),
+        ("defaultDestinationRuleExportTo", config.default_destination_rule_export_to),
+    ):
+        yield from export_to(export, path, namespace="", allows_nobody=True)
 
 
 def _check_visibility(config: MeshConfig) -> Iterator[Problem]:

@@ -105,14 +105,26 @@ def selector(values: dict[str, str], path: str) -> Iterator[Problem]:
             yield from labels({name: value}, path)
 
 
-def export_to(values: Sequence[str], path: str) -> Iterator[Problem]:
-    """Yield problems of a visibility list: `*`, `.`, `~` or namespaces."""
+def export_to(
+    values: Sequence[str], path: str, namespace: str, *, allows_nobody: bool = False
+) -> Iterator[Problem]:
+    """
+    Yield problems of a visibility list: `*`, `.` or namespaces.
+
+    Nobody (`~`) is for ServiceEntries, which are seen by the workloads that serve them.
+    """
+    seen: set[str] = set()
     for index, value in enumerate(values):
         at = paths.item(path, index)
-        if value in values[:index]:
+        meant = namespace if value == "." else value
+        if meant in seen:
             yield Problem(at, f'"{value}" is listed twice.', "Remove one.")
+        seen.add(meant)
         if value in ("*", "~") and len(values) > 1:
             yield Problem(at, f'"{value}" cannot stand beside others.', f'Write ["{value}"] alone.')
+        elif value == "~" and not allows_nobody:
+            message = "Only a ServiceEntry can be exported to nobody."
+            yield Problem(at, message, 'Write ["."] to keep it to its namespace.')
         elif value not in ("*", ".", "~"):
             problem = names.dns_label(value)
             if problem:

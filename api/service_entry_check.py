@@ -40,7 +40,8 @@ def check(row: ServiceEntry) -> Iterator[Problem]:
             message = "Only one of workloadSelector and endpoints may be set."
             yield Problem("spec.workloadSelector", message)
         yield from _check_selector(spec, spec.workload_selector.labels)
-    yield from export_to(spec.export_to, "spec.exportTo")
+    namespace = row.meta.namespace
+    yield from export_to(spec.export_to, "spec.exportTo", namespace, allows_nobody=True)
 
 
 def _check_selector(spec: ServiceEntrySpec, labels: dict[str, str]) -> Iterator[Problem]:
@@ -134,8 +135,8 @@ def _check_resolution(spec: ServiceEntrySpec) -> Iterator[Problem]:
             message = "With resolution NONE there are no endpoints to name."
             yield Problem("spec.endpoints", message, "Set resolution to STATIC or DNS.")
         case "STATIC" if not spec.endpoints and spec.workload_selector is None:
-            message = "With resolution STATIC endpoints must come from somewhere."
-            yield Problem("spec.endpoints", message, "Add endpoints or workloadSelector.")
+            message = "With resolution STATIC and no endpoints requests get 503."
+            yield warning("spec.endpoints", message, "Add endpoints or workloadSelector.")
         case "DNS" | "DNS_ROUND_ROBIN":
             if wild and not spec.endpoints:
                 message = f'"{wild[0]}" cannot be looked up: a wildcard is no name.'

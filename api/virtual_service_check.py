@@ -51,7 +51,7 @@ def check(row: VirtualService) -> Iterator[Problem]:
         for number, l4_match in enumerate(tcp.match):
             yield from _check_connection_match(l4_match, f"{path}.match[{number}]")
         yield from _check_destinations(tcp.route, path)
-    yield from export_to(spec.export_to, "spec.exportTo")
+    yield from export_to(spec.export_to, "spec.exportTo", row.meta.namespace)
 
 
 def _check_delegate(row: VirtualService) -> Iterator[Problem]:

@@ -177,8 +177,6 @@ def test_a_virtual_service_that_istio_refuses_is_refused(spec: str, path: str) -
          "spec.trafficPolicy.outlierDetection.maxEjectionPercent"),
         ("DestinationRule", "{host: a, trafficPolicy: {tls: {mode: MUTUAL, privateKey: /k}}}",
          "spec.trafficPolicy.tls.clientCertificate"),
-        ("ServiceEntry", "{hosts: [a.b], resolution: STATIC, ports: [{number: 1, name: x}]}",
-         "spec.endpoints"),
         ("ServiceEntry", "{hosts: ['*.b'], resolution: DNS, ports: [{number: 1, name: x}]}",
          "spec.hosts"),
         ("ServiceEntry", ("{hosts: [a.b], ports: [{number: 1, name: x, protocol: HTTP},"

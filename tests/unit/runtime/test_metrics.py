@@ -17,7 +17,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_istio_counters_have_istio_names() -> None:
-    """PU-12: dashboards ask for ``pilot_xds_pushes``, not ``pilot_xds_pushes_total`` (security.md 8.1)."""
+    """PU-12: dashboards ask for ``pilot_xds_pushes``, without ``_total`` (security.md 8.1)."""
     metrics = Metrics()
     metrics.pushed(CDS, 500)
     metrics.pushed(CDS, 500)
