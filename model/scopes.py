@@ -262,14 +262,33 @@ def _needed(ctx: Ctx, scope: Scope, listener: EgressListener) -> Iterator[Servic
     wanted = ctx.get(needed_hosts, Clients(scope.namespace, listener.imports))
     if not wanted:
         return
-    visible = {each.host: each for each in ctx.get(visible_services, scope.namespace)}
     only = (listener.port,) if listener.port and not listener.has_all_ports else ()
     for host, ports in wanted.items():
-        found = visible.get(host)
-        if found is not None:
+        for found in _visible(ctx, scope.namespace, host):
             yield from _with_ports((found,), only or ports)
-            if found.resolution is Resolution.ALIAS and found.alias_of in visible:
-                yield from _with_ports((visible[found.alias_of],), only or ports)
+            if found.resolution is Resolution.ALIAS:
+                yield from _with_ports(
+                    _visible(ctx, scope.namespace, found.alias_of), only or ports
+                )
+
+
+@query
+def services_by_host(ctx: Ctx, _key: None) -> dict[str, tuple[Service, ...]]:
+    """Return the services of each host, the oldest first."""
+    found: dict[str, tuple[Service, ...]] = {}
+    for service in ctx.get(catalog, None):
+        found[service.host] = (*found.get(service.host, ()), service)
+    return found
+
+
+def _visible(ctx: Ctx, namespace: str, host: str) -> tuple[Service, ...]:
+    """Return the service of a host in `visible_services`, if there is one, without reading all."""
+    exported = (
+        service
+        for service in ctx.item(services_by_host, None, host) or ()
+        if is_exported(service.export_to, service.namespace, namespace)
+    )
+    return _one_per_host(tuple(exported), namespace)
 
 
 def _with_more_ports(service: Service, other: Service) -> Service:

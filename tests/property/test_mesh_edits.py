@@ -20,7 +20,7 @@ from pilothouse._pb._pool import message_class
 from pilothouse.api.decode import decode
 from pilothouse.api.meta import ObjectKey
 from pilothouse.graph.core import Graph
-from pilothouse.graph.explain import mismatches
+from pilothouse.graph.explain import mismatches, misranked
 from pilothouse.model.inputs import TABLES
 from pilothouse.model.proxies import CertificateSource, InterceptionMode, Locality, NodeType, Proxy
 from pilothouse.model.resource import EDS, RDS, Resource
@@ -121,6 +121,7 @@ def test_incremental_equals_from_scratch_byte_for_byte(script: list[Any]) -> Non
         scratch.commit((table, key, row) for (table, key), row in rows.items())
         assert served == [served_to(scratch, proxy) for proxy in PROXIES]
         assert mismatches(graph) == []
+        assert misranked(graph) == []
         assert not list(graph.failing()), graph.findings()
         for each in served:
             for resources in each.values():
