@@ -167,8 +167,8 @@ def test_usual_keys_are_taken(good: Pair) -> None:
     ("values", "says"),
     [
         ({}, "no certificate with a key"),
-        ({"tls.crt": PAIR.chain}, "no certificate with a key"),
-        ({"tls.crt": PAIR.chain, "tls.key": b""}, "no certificate with a key"),
+        ({"tls.crt": PAIR.chain}, "It holds tls.crt without tls.key"),
+        ({"tls.crt": PAIR.chain, "tls.key": b""}, "It holds tls.crt without tls.key"),
         ({"tls.crt": b"x", "tls.key": PAIR.key}, "tls.crt holds no certificates"),
         ({"tls.crt": PAIR.chain, "tls.key": b"x"}, "no unencrypted private key"),
         ({"tls.crt": PAIR.chain, "tls.key": OTHER.key}, "not the key of the certificate"),
