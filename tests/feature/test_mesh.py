@@ -23,7 +23,6 @@ kind: Service
 metadata: {name: reviews, namespace: default}
 spec:
   clusterIP: 10.96.0.10
-  selector: {app: reviews}
   ports: [{name: http, port: 80, targetPort: 9080}]
 ---
 apiVersion: v1
@@ -31,7 +30,6 @@ kind: Service
 metadata: {name: ratings, namespace: default}
 spec:
   clusterIP: 10.96.0.11
-  selector: {app: ratings}
   ports: [{name: http, port: 80, targetPort: 9080}]
 """
 ROUTE = """
