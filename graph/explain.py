@@ -57,18 +57,18 @@ def mismatches(graph: Graph) -> list[str]:
 
 def misranked(graph: Graph) -> list[str]:
     """Name the firewalls that rest on one of their own rank or a higher: they may run twice."""
-    known: dict[Node, int] = {}
+    above: dict[Node, int] = {}
+    for root in graph.pinned():
+        _rank_above(root, above)
     return sorted(
-        {
-            f"{node.query} of rank {node.query.rank} rests on rank {_rank_above(node, known)}"
-            for root in graph.pinned()
-            for node in _ancestors(root)
-            if node.query is not None and 0 < node.query.rank <= _rank_above(node, known)
-        }
+        f"{node.query} of rank {node.query.rank} at {node.key!r} rests on rank {rank}"
+        for node, rank in above.items()
+        if node.query is not None and 0 < node.query.rank <= rank
     )
 
 
 def _rank_above(node: Node, known: dict[Node, int]) -> int:
+    """Return the highest rank that a node rests on, noting it for all nodes on the way."""
     found = known.get(node)
     if found is None:
         ranks = (max(dep.query.rank, _rank_above(dep, known)) for dep in node.deps if dep.query)
