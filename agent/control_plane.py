@@ -33,7 +33,8 @@ _STREAM_SECRETS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/Stream
 _STREAM_ALL: Final = (
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 )
-CALL_SECONDS: Final = 10.0
+CALL_SECONDS: Final = 30.0
+"""So long a mesh of thousands waits that starts anew; who asks again is the last of the line."""
 
 
 class CannotRead(SourceError):

@@ -35,6 +35,7 @@ _ROOT_NAMES: Final = (ROOTS, BUILTIN + CA_SUFFIX)
 _MAX_VERSIONS: Final = 50_000
 MAX_LEAVES: Final = 1_000
 """Certificates of one identity known one by one: who may ask must not fill the ledger."""
+_MAX_SHOWN: Final = 200
 _ASKS_AGAIN_WITHIN: Final = timedelta(minutes=2)
 
 
@@ -311,8 +312,8 @@ def _leaf_key(serial: str, identity: WorkloadIdentity) -> str:
 def name_of(key: str) -> str:
     """Return who a key of the ledger stands for, for people."""
     kind, _, who = key.partition(":")
-    if kind != "leaf":
-        return who
+    if kind != "leaf":  # a node's own word
+        return who[:_MAX_SHOWN] if who.isprintable() else ascii(who[:_MAX_SHOWN])
     serial, _, identity = who.partition(":")
     return f"{identity or 'an agent'} (certificate {serial})"
 

@@ -111,10 +111,12 @@ def test_who_is_waited_for(directory: Path) -> None:
         RotationStatus(
             phase=Phase.TRUSTING_BOTH, at=datetime.now(UTC), waiting=3, absent=2,
             absent_until=until, refused="Something was wrong.",
+            behind=("spiffe://cluster.local/ns/shop/sa/web (certificate 1f)", "pod-7"),
         ),
     )  # fmt: skip
     shown = run("status", "--ca-dir", directory).output
     assert "3 connected proxies are not ready, 2 holders are away until" in shown
+    assert "at the latest: spiffe://cluster.local/ns/shop/sa/web (certificate 1f), pod-7." in shown
     assert f"{until:%Y-%m-%d %H:%M} UTC" in shown
     assert "The last request was refused. Something was wrong." in shown
     run("rotate", "--ca-dir", directory, "--go-on")

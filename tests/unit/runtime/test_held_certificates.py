@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 from certificates import ALICE, NOW, csr
 
@@ -15,7 +16,7 @@ from pilothouse.certs.material import CaMaterial
 from pilothouse.certs.self_signed import make_root
 from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.proxies import CertificateSource, NodeType, Proxy
-from pilothouse.runtime.held_certificates import MAX_LEAVES, HeldCertificates
+from pilothouse.runtime.held_certificates import MAX_LEAVES, HeldCertificates, name_of
 
 ROOT, NEW = make_root("cluster.local", NOW), make_root("cluster.local", NOW)
 LIFE = timedelta(hours=24)
@@ -166,3 +167,39 @@ def test_ended_certificates_are_dropped() -> None:
     moment = NOW + LIFE
     assert not held.look().any_uses(ROOT.root)
     assert len(journal.holders) == 0
+
+
+def test_holders_are_named_for_people() -> None:
+    """Certificates by whose they are; what a node calls itself cannot write to a terminal."""
+    assert name_of(f"leaf:1f:{ALICE}") == f"{ALICE} (certificate 1f)"
+    assert name_of("node:sidecar~10.0.0.1~a.b~b") == "sidecar~10.0.0.1~a.b~b"
+    assert name_of("node:a\x1b[2J") == "'a\\x1b[2J'"
+
+
+def test_a_stream_with_the_next_certificate_ends_the_count_of_the_one_before() -> None:
+    """The answer has arrived, and the agent's proxies have it; nothing has to be waited for."""
+    held, journal = watcher()
+    first, second = chain_of(ROOT), chain_of(NEW)
+    for chain in (first, second):
+        held.issued(ALICE, chain, made_here=False)
+    by_certificate = Caller(
+        identity=ALICE,
+        how=How.CERTIFICATE,
+        credential=f"certificate:{first.serial}",
+        ends_at=NOW + LIFE,
+    )
+    held.superseded(by_certificate, second)
+    assert held.look().any_uses(ROOT.root)
+
+    class OneStream:
+        def members(self) -> list[tuple[object, object]]:
+            info = SimpleNamespace(
+                credential=f"certificate:{second.serial}",
+                proxy=proxy(1, CertificateSource.AGENT),
+            )
+            member = SimpleNamespace(session=SimpleNamespace(watches={}))
+            return [(info, member)]
+
+    held._streams = OneStream()  # type: ignore[assignment]
+    assert not held.look().any_uses(ROOT.root)
+    assert [key for key, _ in journal.holders] == [f"leaf:{second.serial}:{ALICE}"]
