@@ -23,6 +23,7 @@ kind: Service
 metadata: {name: reviews, namespace: default}
 spec:
   clusterIP: 10.96.0.10
+  selector: {app: reviews}
   ports: [{name: http, port: 80, targetPort: 9080}]
 ---
 apiVersion: v1
@@ -31,6 +32,13 @@ metadata: {name: ratings, namespace: default}
 spec:
   clusterIP: 10.96.0.11
   ports: [{name: http, port: 80, targetPort: 9080}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: reviews-none, namespace: default, labels: {kubernetes.io/service-name: reviews}}
+addressType: IPv4
+ports: [{name: http, port: 9080}]
+endpoints: []
 """
 ROUTE = """
 apiVersion: networking.istio.io/v1
