@@ -33,6 +33,11 @@ class Running:
                 continue  # the thread has just ended
         return total / 1e9
 
+    def loop_seconds(self) -> float:
+        """Return the processor time of its first thread, in which the event loop runs."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
     def rss_bytes(self) -> int:
         """Return the resident set."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])

@@ -118,6 +118,7 @@ def show_storm(named: dict[str, str], results: dict[str, Any]) -> None:
         ("  of it notice", lambda p: p.notice),
         ("  of it commit to last byte", lambda p: p.commit),
         ("floor", lambda p: p.floor),
+        ("CPU of the event loop until then", lambda p: p.loop),
         ("CPU of the server, requests included", lambda p: p.cpu),
         ("CPU of the floor", lambda p: p.floor_cpu),
     ]

@@ -166,10 +166,11 @@ class Bench:
         await asyncio.sleep(BETWEEN_SAMPLES_SECONDS)
         await self.swarm.do("forget")
         before = self.server.metrics()
-        cpu = self.server.cpu_seconds()
+        cpu, loop = self.server.cpu_seconds(), self.server.loop_seconds()
         changed_at, epoch = time.monotonic(), time.time() - time.monotonic()
         os.rename(*files)  # noqa: PTH104 (the very system call is what starts the clock)
         push = await self.swarm.do("await_push", type_url=type_url, timeout=TIMEOUT_SECONDS)
+        pushes.loop.add(self.server.loop_seconds() - loop)
         await asyncio.sleep(0.02)  # the acknowledgements are part of the cost
         pushes.cpu.add(self.server.cpu_seconds() - cpu)
         last = max(push["last_bytes_at"])

@@ -28,7 +28,8 @@ class Pushes:
     What a kind of change cost; seconds and bytes.
 
     `whole` from the rename of the file to the last byte at the last proxy, `notice` of it until
-    the commit began, `commit` the rest; `floor` the bare fan-out of the same bytes.
+    the commit began, `commit` the rest; `floor` the bare fan-out of the same bytes. `loop` is the
+    processor time of the server's event loop until that byte has been told of.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Pushes:
     notice: Series = field(default_factory=Series)
     commit: Series = field(default_factory=Series)
     floor: Series = field(default_factory=Series)
+    loop: Series = field(default_factory=Series)
     cpu: Series = field(default_factory=Series)
     floor_cpu: Series = field(default_factory=Series)
     nodes: Series = field(default_factory=Series)
