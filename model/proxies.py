@@ -87,8 +87,8 @@ class Registration:
     What a proxy asks its workload to be registered as (traffic.md NM-19).
 
     In `group`, a WorkloadGroup, else as `entry`, a WorkloadEntry that somebody wrote; at `address`.
-    With `has_probe` an agent beside it reports health. With `only_reports` this is that agent, which
-    speaks for the workload and is no sign that its proxy is there.
+    With `has_probe` an agent beside it reports health. With `only_reports` this is that agent,
+    which speaks for the workload and is no sign that its proxy is there.
     """
 
     group: str = ""

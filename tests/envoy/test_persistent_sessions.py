@@ -1,4 +1,4 @@
-"""Sessions stick to a workload until it is gone, draining or not (K8-11): seen from the programs."""
+"""Sessions stick to a workload until it is gone, draining or not (K8-11): as programs see it."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
