@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from pilothouse._pb.envoy.config.core.v3 import base_pb2
 from pilothouse._pb.google.protobuf import struct_pb2
+from pilothouse.api.paths import child, parent
 from pilothouse.graph.core import Ctx, firewall, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.classes import EndpointView
@@ -22,6 +23,7 @@ from pilothouse.model.networks import Reach, network_gateways, through_gateways
 from pilothouse.model.policies import (
     ClusterRule,
     MergedRule,
+    RuleKey,
     RuleQuestion,
     governing_rule,
     merged_rule,
@@ -66,7 +68,8 @@ class AssignmentKey(NamedTuple):
     """
     A load assignment: which port of which service, and the labels a subset asks for.
 
-    `client` is what the policy reads of the client, so that others share the assignment.
+    `client` is what the policy reads of the client, so that others share the assignment. `rule`
+    declares the subset.
     """
 
     client: Client
@@ -75,6 +78,7 @@ class AssignmentKey(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     policy: EndpointPolicy
     reach: Reach | None = None
+    rule: RuleKey | None = None
 
 
 @query
@@ -108,7 +112,10 @@ def load_assignment_for(ctx: Ctx, asked: AssignmentQuestion) -> Resource | None:
     labels, policy = found
     client = policy.seen_by(view.endpoints.labels)
     reach = view.endpoints.reach
-    return ctx.get(load_assignment, AssignmentKey(client, name, owner.key, labels, policy, reach))
+    rule = key if name.subset else None
+    return ctx.get(
+        load_assignment, AssignmentKey(client, name, owner.key, labels, policy, reach, rule)
+    )
 
 
 class Chosen(NamedTuple):
@@ -181,7 +188,7 @@ def load_assignment(ctx: Ctx, key: AssignmentKey) -> Resource | None:
         crosses = key.policy.crosses_networks
         chosen = through_gateways(meant, gateways, key.reach, crosses=crosses)
     if key.labels and every and not any(each.has_labels(key.labels) for each in every):
-        ctx.report(_empty_subset(owner, key))
+        ctx.report(_empty_subset(ctx, owner, key))
     if key.policy.is_node_local and not client.get(NODE_LABEL):
         ctx.report(_unknown_node(owner))
     name = str(key.name)
@@ -200,15 +207,18 @@ def _unknown_node(owner: Service) -> Finding:
     )
 
 
-def _empty_subset(owner: Service, key: AssignmentKey) -> Finding:
+def _empty_subset(ctx: Ctx, owner: Service, key: AssignmentKey) -> Finding:
+    rule = ctx.get(merged_rule, key.rule) if key.rule else None
+    place = dict(rule.subset_sources).get(key.name.subset) if rule else None
+    ref = place.ref.at(child(parent(place.ref.path), "labels")) if place else owner.source.ref
     labels = ", ".join(f"{name}={value}" for name, value in key.labels)
     return Finding(
         Severity.WARNING,
         "EmptySubset",
-        owner.source.ref,
+        ref,
         f"No endpoint of {owner.host} has the labels of subset {key.name.subset!r} ({labels}); "
         "requests to it get 503.",
-        "Compare the subset's labels in the DestinationRule with those of the pods.",
+        "Compare the subset's labels with those of the pods.",
     )
 
 
