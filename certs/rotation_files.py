@@ -50,7 +50,7 @@ class RotationStatus(msgspec.Struct, frozen=True, kw_only=True):
     `waiting` counts connected proxies that lack what this step brings, `absent` those that are
     away and may still use what they had, until `absent_until` at the latest. `refused` says why
     the last request was not taken, "" if it was. `behind` names some of those that it waits for,
-    the absent ones first.
+    the absent ones first. `has_authority` is false if the last server here has none of its own.
     """
 
     phase: Phase
@@ -61,6 +61,7 @@ class RotationStatus(msgspec.Struct, frozen=True, kw_only=True):
     holders: int = 0
     refused: str = ""
     behind: tuple[str, ...] = ()
+    has_authority: bool = True
 
 
 def write_request(directory: Path, request: RotationRequest) -> None:
@@ -114,6 +115,11 @@ def remove_request(directory: Path) -> None:
 def write_status(directory: Path, status: RotationStatus) -> None:
     """Tell how far it is. Raises: OSError."""
     write_private(directory / STATUS_FILE, msgspec.json.encode(status) + b"\n")
+
+
+def remove_status(directory: Path) -> None:
+    """Forget what an earlier server told. Raises: OSError."""
+    (directory / STATUS_FILE).unlink(missing_ok=True)
 
 
 def read_status(directory: Path) -> RotationStatus | None:

@@ -34,6 +34,9 @@ METHOD: Final = "CreateCertificate"
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 """A request is 2 KB, with hints for node agents some more."""
 
+NO_AUTHORITY: Final = (
+    "this server has no certificate authority; ask the one that issues for the mesh (CA_ADDR)"
+)
 _NO_IMPERSONATION: Final = "request impersonation authentication failure"
 _MESSAGE_SECONDS: Final = 10.0
 """How long a caller that is known may take to say what it wants."""
@@ -158,6 +161,17 @@ class CertificateService:
             cert_chain=[element.decode("ascii") for element in chain.elements]
         )
         return answer.SerializeToString()
+
+
+def send_elsewhere() -> "grpc.GenericRpcHandler[Any, Any]":
+    """Return the service for a server without an authority (C-R-11): unimplemented, and why."""
+
+    async def refuse(_requests: object, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_AUTHORITY)
+        raise AssertionError  # abort has raised
+
+    method: Any = grpc.stream_unary_rpc_method_handler(refuse)
+    return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
 
 def refuse_all() -> "grpc.GenericRpcHandler[Any, Any]":

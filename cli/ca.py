@@ -191,6 +191,12 @@ def _ask_server(directory: Path, request: RotationRequest) -> None:
 
 
 def _state(directory: Path) -> RootRotation:
+    known = read_status(directory)
+    if known is not None and not known.has_authority:
+        raise click.ClickException(
+            f"The server of {directory} has no authority of its own (--ca-server=false): the mesh's"
+            " roots are those of its --ca-cert-file, and are replaced there."
+        )
     rotation = read_state(directory)
     if rotation is None:
         raise click.ClickException(f"{directory} has no roots; a server makes one at its start.")

@@ -12,6 +12,7 @@ from pilothouse.api.duration import Duration
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
 from pilothouse.cli.clusters import cluster_options
 from pilothouse.cli.lazy import AliasedOption
+from pilothouse.cli.tls_policy import tls_policy_options
 from pilothouse.errors import MeshError
 from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
 from pilothouse.runtime.memory import leave_out_rich
@@ -185,6 +186,15 @@ class LogLevelType(click.Choice[str]):
     help="The longest a change waits for quiet.",
 )
 @_option(
+    "--ca-server",
+    type=click.BOOL,
+    default=True,
+    metavar="BOOLEAN",
+    envvar=["PILOTHOUSE_CA_SERVER", "ENABLE_CA_SERVER"],
+    help="Whether this server issues certificates. If false, another authority does: then"
+    " --tls-cert-file and --tls-key-file are the port's, and --ca-cert-file has the mesh's roots.",
+)
+@_option(
     "--ca-dir",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -278,8 +288,10 @@ class LogLevelType(click.Choice[str]):
     "--caCertFile",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="With these: roots of client certificates on the secure port beside the mesh's own.",
+    help="With these: roots of client certificates on the secure port beside the mesh's own; with"
+    " --ca-server=false all roots of the mesh.",
 )
+@tls_policy_options
 @_option(
     "--allow-remote-plaintext",
     is_flag=True,

@@ -44,6 +44,7 @@ from pilothouse.certs.rotation import Phase
 from pilothouse.certs.rotation_files import (
     RotationStatus,
     remove_request,
+    remove_status,
     request_waits,
     write_status,
 )
@@ -206,6 +207,7 @@ class MeshAuthority:
                 log.info("authority.plugged_in", directory=str(settings.plugged_in))
                 if settings.directory is not None:
                     self._lock = _lock(settings.directory)
+                    _forget_status(settings.directory)
                 return found
             log.warning(
                 "authority.nothing_plugged_in",
@@ -372,6 +374,14 @@ def _open_journal(directory: Path | None) -> HoldersJournal:
         return HoldersJournal(directory)
     except OSError as failure:
         raise BadRoot(directory or Path(), f"{failure.strerror or failure}.") from failure
+
+
+def _forget_status(directory: Path) -> None:
+    # It may say that there is no authority (`OutsideAuthority`); a rotation writes its own.
+    try:
+        remove_status(directory)
+    except OSError as failure:
+        raise BadRoot(directory, f"{failure.strerror or failure}.") from failure
 
 
 async def _nothing() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -19,7 +20,7 @@ from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.oidc_issuers import read_issuers
 from pilothouse.certs.refusals import Refusal
-from pilothouse.certs.service import refuse_all
+from pilothouse.certs.service import refuse_all, send_elsewhere
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
 from pilothouse.model.inputs import (
@@ -28,6 +29,7 @@ from pilothouse.model.inputs import (
     MESH_CONFIG,
     TABLES,
     THE_MESH,
+    TLS_POLICY,
     MeshDomain,
 )
 from pilothouse.model.issued_certificates import Clock
@@ -52,6 +54,7 @@ from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.name_lookups import NameLookups
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
+from pilothouse.runtime.outside_authority import OutsideAuthority
 from pilothouse.runtime.port_files import port_files
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.pushes_first import PushesFirst
@@ -70,6 +73,9 @@ from pilothouse.xds.auth import inspect_everything
 from pilothouse.xds.publisher import Publisher
 from pilothouse.xds.server import AddressInUse, DiscoveryServer
 from pilothouse.xds.streams import Streams
+
+if TYPE_CHECKING:
+    import grpc
 
 _LOOK_AT_CERTIFICATE_SECONDS = 60.0
 _TELL_TIME_SECONDS = 3_600.0
@@ -156,9 +162,10 @@ class ControlPlane:
             self.streams,
             # Nobody is known there, so from other machines nobody sees what others were sent.
             may_inspect=inspect_everything if settings.grpc_addr.is_loopback else None,
-            services=(refuse_all(),),
+            services=(refuse_all() if settings.ca_server else send_elsewhere(),),
         )
         self.authority: MeshAuthority | None = None
+        self.outside: OutsideAuthority | None = None
         self._first_trust_domain: asyncio.Future[str]
         self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
         self.known_callers = KnownCallers(
@@ -176,7 +183,7 @@ class ControlPlane:
             root_namespace=lambda: self._mesh_config().root_namespace,
             caller_log=self._caller_log,
             clock=time.monotonic,
-            cipher_suites=settings.tls_cipher_suites,
+            tls=settings.port_tls,
             precedence=self.pushes_first.precedence,
         )
         self._web = web.AppRunner(monitoring_app(self.inspection), access_log=None)
@@ -208,8 +215,9 @@ class ControlPlane:
                         ),
                     ]
                 running.append(tasks.create_task(self._tell_time(), name="clock"))
-                if self.authority is not None:
-                    running.append(tasks.create_task(self.authority.run(), name="authority"))
+                authority = self.authority or self.outside
+                if authority is not None:
+                    running.append(tasks.create_task(authority.run(), name="authority"))
                     running.append(tasks.create_task(self._bundles.run(), name="root bundles"))
                 if self.workload_certificates is not None:
                     running.append(
@@ -252,20 +260,21 @@ class ControlPlane:
 
     async def _listen(self) -> BoundPorts:
         settings = self.settings
+        if settings.skip_validate_trust_domain:
+            log.warning(
+                "mutual_tls.trust_domains_unchecked",
+                option="--skip-validate-trust-domain",
+                problem="Callers of every trust domain are let in whose certificate any trusted"
+                " root vouches for; only AuthorizationPolicies tell them apart.",
+            )
         await self._web.setup()
         monitoring = await self._listen_http(settings.monitoring_addr)
         grpc = await self._listen_grpc(settings.grpc_addr)
         secure = None
         if settings.secure_grpc_addr is not None:
-            authority = await self._start_authority()
+            service = await self._start_authority()
             secure = await self.secure_port.listen(
-                settings.secure_grpc_addr,
-                await self._port_material(authority),
-                (
-                    authority.service(
-                        self.secure_port.find_caller, self.secure_port.find_caller.arrived
-                    ),
-                ),
+                settings.secure_grpc_addr, await self._port_material(), (service,)
             )
         if not grpc.is_loopback:
             log.warning(
@@ -290,8 +299,20 @@ class ControlPlane:
             raise CannotListen("--grpc-addr", address, why_not(address)) from error
         return address.with_port(port)
 
-    async def _start_authority(self) -> MeshAuthority:
+    async def _start_authority(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Start what tells the roots, and issues if it is to; return its service."""
         settings = self.settings
+        if not settings.ca_server and settings.ca_cert_file is not None:
+            self.outside = outside = OutsideAuthority(
+                settings.ca_cert_file,
+                directory=settings.ca_dir,
+                put=self.cycle.put,
+                clock=_utc_now,
+            )
+            outside.start()
+            outside.on_change = self._update_port
+            self.cycle.offer([*outside.rows(), *self._bundles.rows()])
+            return outside.service()
         self.authority = authority = MeshAuthority(
             AuthoritySettings(
                 directory=settings.ca_dir,
@@ -317,11 +338,16 @@ class ControlPlane:
         authority.reissue = self.workload_certificates.reissue
         authority.on_change = self._update_port
         self.cycle.offer([*authority.rows(), *self._bundles.rows()])
-        return authority
+        find_caller = self.secure_port.find_caller
+        return authority.service(find_caller, find_caller.arrived)
 
     async def _commit_first(self, changes: list[RowChange]) -> None:
         changes = self._mode_changes.start(changes)
-        self.cycle.offer([(DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)), *changes])
+        own = [
+            (DOMAIN.name, THE_MESH, MeshDomain(self.settings.domain)),
+            (TLS_POLICY.name, THE_MESH, self.settings.tls_policy),
+        ]
+        self.cycle.offer([*own, *changes])
         self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
         await self.cycle.commit_now()
 
@@ -333,6 +359,8 @@ class ControlPlane:
         )
         if self.authority is not None:
             await self.authority.close()
+        if self.outside is not None:
+            self.outside.close()
         await self._web.cleanup()
         log.info("server.stopped")
 
@@ -385,14 +413,16 @@ class ControlPlane:
         config = self._mesh_config()
         return (config.trust_domain, *config.trust_domain_aliases)
 
-    async def _port_material(self, authority: MeshAuthority) -> Material:
+    async def _port_material(self) -> Material:
         """Return what the secure port serves with. Raises: Refusal, FrontFailed."""
-        material, files = await authority.port_material(), port_files(self.settings)
+        authority, files = self.authority or self.outside, port_files(self.settings)
+        if authority is None:
+            raise FrontFailed("no authority has been started")
+        material = await authority.port_material()
         return files.over(material) if files is not None else material
 
     async def _update_port(self) -> None:
-        if self.authority is not None:
-            await self.secure_port.update(await self._port_material(self.authority))
+        await self.secure_port.update(await self._port_material())
 
     async def _renew_certificate(self) -> None:
         # The server's own certificate lives no longer than those of workloads.

@@ -4,6 +4,7 @@ A certificate of the operator's for the secure port, in files (security.md C-R-1
 For agents that verify the server by another authority than the mesh's. Files are read again when
 the port looks whether its certificate has to be renewed; what cannot be used then leaves the port
 with what it has. The mesh's authority goes on to sign for workloads, and its roots stay trusted.
+Where that one is elsewhere, the file of roots has its roots, and it is not for here to read.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ def port_files(settings: Settings) -> PortFiles | None:
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     return PortFiles(
-        certificate=settings.tls_cert_file, key=settings.tls_key_file, roots=settings.ca_cert_file
+        certificate=settings.tls_cert_file,
+        key=settings.tls_key_file,
+        roots=settings.ca_cert_file if settings.ca_server else None,
     )
 
 

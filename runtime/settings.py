@@ -14,8 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pilothouse.certs.front.ciphers import OPENSSL_NAMES
+from pilothouse.certs.front.ciphers import OPENSSL_NAMES, PolicyUnavailable, PortTls, port_tls
 from pilothouse.certs.issued import DEFAULT_TTL, LONGEST_TTL, KeyAlgorithm
+from pilothouse.model.tls_policy import CompliancePolicy, TlsPolicy
 from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.runtime.addresses import LOOPBACK, Address, InvalidSetting
 from pilothouse.runtime.server_names import check_server_name
@@ -100,8 +101,12 @@ class Settings:
     `workload_entry_grace` is how long a registered workload may be without a stream.
     `oidc_issuers` is a file of token issuers to trust. `tls_cipher_suites` are those of TLS 1.2 on
     the secure port, by istiod's names; none means the good ones. `server_names` are DNS names and
-    addresses that its certificate is valid for beside istiod's own. `tls_cert_file` and
+    addresses that its certificate is valid for beside istiod's own. `compliance_policy` restricts
+    all TLS, of proxies and the secure port; `skip_validate_trust_domain` lets workloads of any
+    trust domain call those of the mesh. `tls_cert_file` and
     `tls_key_file` hold a certificate to be used instead, `ca_cert_file` further roots of clients.
+    `ca_server` false means that another authority issues for the mesh, whose roots are in
+    `ca_cert_file`.
 
     Raises: InvalidSetting: An address would be reachable from other machines without protection,
         or durations contradict each other.
@@ -121,6 +126,7 @@ class Settings:
     longest_wait: timedelta = DEFAULT_LONGEST_WAIT
     drain: timedelta = DEFAULT_DRAIN
     ports_file: Path | None = None
+    ca_server: bool = True
     ca_dir: Path | None = None
     ca_certs_dir: Path | None = None
     ca_key_algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
@@ -135,6 +141,8 @@ class Settings:
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     ca_cert_file: Path | None = None
+    compliance_policy: CompliancePolicy = CompliancePolicy.NONE
+    skip_validate_trust_domain: bool = False
     allow_remote_plaintext: bool = False
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
@@ -166,12 +174,11 @@ class Settings:
                     "--tls-cipher-suites",
                     f"{suite!r} is not offered; known are {', '.join(OPENSSL_NAMES)}.",
                 )
-        if (self.tls_cert_file is None) != (self.tls_key_file is None) or (
-            self.ca_cert_file is not None and self.tls_cert_file is None
-        ):
-            raise InvalidSetting(
-                "--tls-cert-file", "it goes with --tls-key-file; --ca-cert-file goes with both."
-            )
+        try:
+            self.port_tls  # noqa: B018 (whether there is one)
+        except PolicyUnavailable as error:
+            raise InvalidSetting("--compliance-policy", str(error)) from None
+        self._check_certificate_files()
         for name in self.server_names:
             check_server_name(name, "--server-names")
         if self.quiet < timedelta(0) or self.longest_wait < self.quiet:
@@ -189,3 +196,36 @@ class Settings:
             raise InvalidSetting(
                 "--domain", f"{self.domain!r} is not a DNS domain such as cluster.local."
             )
+
+    def _check_certificate_files(self) -> None:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None) or (
+            self.ca_cert_file is not None and self.tls_cert_file is None
+        ):
+            raise InvalidSetting(
+                "--tls-cert-file", "it goes with --tls-key-file; --ca-cert-file goes with both."
+            )
+        if self.ca_server:
+            return
+        if self.ca_certs_dir is not None:
+            raise InvalidSetting(
+                "--ca-server", "a server without an authority does not use --ca-certs-dir."
+            )
+        if self.secure_grpc_addr is not None and self.ca_cert_file is None:
+            raise InvalidSetting(
+                "--ca-server",
+                "nobody issues for the secure port then: give --tls-cert-file and --tls-key-file,"
+                " and --ca-cert-file with the roots of the mesh, or turn the port off by"
+                " --secure-grpc-addr=off.",
+            )
+
+    @property
+    def tls_policy(self) -> TlsPolicy:
+        """What is demanded of the TLS of proxies."""
+        return TlsPolicy(self.compliance_policy, self.skip_validate_trust_domain)
+
+    @property
+    def port_tls(self) -> PortTls:
+        """What is demanded of the secure port's, if there is one. Raises: PolicyUnavailable."""
+        if self.secure_grpc_addr is None:
+            return PortTls()
+        return port_tls(self.tls_cipher_suites, self.compliance_policy)

@@ -175,7 +175,11 @@ async def eventually(look: Callable[[], Any]) -> Any:
 
 @asynccontextmanager
 async def workplace(folder: Path, *texts: str, **more: Any) -> AsyncIterator[Workplace]:
-    """Run a server with an authority over these objects; `more` are settings."""
+    """
+    Run a server over these objects; `more` are settings.
+
+    Its roots are written to where proxies look for them, if it has an authority.
+    """
     mesh = folder / "mesh"
     mesh.mkdir(exist_ok=True)
     for number, text in enumerate(texts):
@@ -184,5 +188,6 @@ async def workplace(folder: Path, *texts: str, **more: Any) -> AsyncIterator[Wor
     settings = Settings(config_dir=mesh, ca_dir=folder / "ca", **chosen)
     async with serving(settings) as server:
         place = Workplace(server, folder)
-        await place.write_roots()
+        if settings.ca_server:
+            await place.write_roots()
         yield place

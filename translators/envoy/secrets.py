@@ -46,6 +46,11 @@ _FROM_AGENT: Final = Refusal(
     "It is to have its certificate from an agent, or none, as its node metadata says.",
     "Let its bootstrap say PILOTHOUSE_CERTIFICATES: ads.",
 )
+_FROM_ELSEWHERE: Final = Refusal(
+    "This server has no certificate authority, so it has none to give.",
+    "Give its proxy the files of one (TLS_CLIENT_CERT_CHAIN and the like), or an agent of the"
+    " mesh's authority.",
+)
 _NOT_SERVED: Final = Refusal(
     "No secret of such a name is served here.",
     "Name it kubernetes://NAME, kubernetes://NAMESPACE/NAME or configmap://NAMESPACE/NAME.",
@@ -92,6 +97,9 @@ def secret_for(ctx: Ctx, asked: SecretQuestion) -> Resource | None:
     if name in _ROOT_NAMES:
         return ctx.get(root_certificates, name)
     if name in _WORKLOAD_NAMES:
+        if asked.reader.wants_certificates and not ctx.get(is_issued_here, None):
+            _refuse(ctx, asked, ConfigRef("", "", name[:256]), _FROM_ELSEWHERE)
+            return None
         if asked.reader.wants_certificates:
             return ctx.get(workload_certificate, _NamedIdentity(name, identity))
         _refuse(ctx, asked, ConfigRef("", "", name[:256]), _FROM_AGENT)
@@ -147,6 +155,13 @@ def root_certificates(ctx: Ctx, name: str) -> Resource | None:
     secret = Secret(name=name)
     _trust(secret, b"".join((bundle.roots_pem, *added)), bundle.crl_pem)
     return Resource(SDS, name, encode(secret))
+
+
+@query
+def is_issued_here(ctx: Ctx, _: None) -> bool:
+    """Tell whether certificates are to come from this server; a query, as roots change often."""
+    bundle = ctx.row(TRUST_BUNDLE, THE_MESH)
+    return bundle is None or bundle.is_issued_here
 
 
 @query
