@@ -25,8 +25,7 @@ from pilothouse.certs.authority import Authority
 from pilothouse.certs.private_files import make_private_directory
 from pilothouse.certs.root_store import BadRoot
 from pilothouse.certs.service import METHOD, NO_AUTHORITY, SERVICE
-from pilothouse.cli.ca import ca
-from pilothouse.cli.serve import serve
+from pilothouse.cli.main import cli
 from pilothouse.model.identity import WorkloadIdentity
 from pilothouse.model.resource import SDS
 from pilothouse.runtime.addresses import InvalidSetting
@@ -234,7 +233,8 @@ async def test_commands_say_that_there_is_no_authority(tmp_path: Path) -> None:
     asked = [["status"], ["root"], ["rotate"]]
     async with without_authority(tmp_path):
         for command in asked:
-            answer = await asyncio.to_thread(runner.invoke, ca, [*command, "--ca-dir", str(folder)])
+            arguments = ["ca", *command, "--ca-dir", str(folder)]
+            answer = await asyncio.to_thread(runner.invoke, cli, arguments)
             assert answer.exit_code == 1
             assert "has no authority of its own" in answer.output
     async with workplace(tmp_path) as place:
@@ -267,8 +267,8 @@ def test_the_option_and_istiods_variable(
     tmp_path: Path, arguments: list[str], variables: dict[str, str]
 ) -> None:
     """C-R-11: `ENABLE_CA_SERVER`; what is missing then is told before anything is opened."""
-    command = ["--config-dir", str(tmp_path), *arguments]
-    answer = CliRunner().invoke(serve, command, env=variables)
+    command = ["serve", "--config-dir", str(tmp_path), *arguments]
+    answer = CliRunner().invoke(cli, command, env=variables)
     assert answer.exit_code == 1
     assert "--ca-server: nobody issues for the secure port" in answer.output
 
