@@ -9,8 +9,10 @@ import click
 from pilothouse.cli.clusters import cluster_options
 from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_table, print_yaml
+from pilothouse.cli.tls_policy import tls_policy_options
 from pilothouse.graph.findings import Severity
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, SHORT_NAMES
+from pilothouse.model.tls_policy import CompliancePolicy
 from pilothouse.runtime.settings import (
     DEFAULT_DOMAIN,
     DEFAULT_REVISION,
@@ -60,6 +62,7 @@ _TYPES = {"cds": CDS, "eds": EDS, "lds": LDS, "rds": RDS}
     envvar="PILOTHOUSE_DOMAIN",
     help="DNS domain of Kubernetes services.",
 )
+@tls_policy_options
 @click.option(
     "--node",
     required=True,
@@ -89,6 +92,8 @@ def config_dump(
     remote_clusters: tuple[RemoteCluster, ...],
     revision: str,
     domain: str,
+    compliance_policy: CompliancePolicy,
+    skip_validate_trust_domain: bool,
     node: str,
     metadata: Path | None,
     kind: str,
@@ -113,6 +118,9 @@ def config_dump(
         remote_clusters=remote_clusters,
         revision=revision,
         domain=domain,
+        secure_grpc_addr=None,
+        compliance_policy=compliance_policy,
+        skip_validate_trust_domain=skip_validate_trust_domain,
     )
     snapshot = take_snapshot(proxy, settings)
     wanted = set(_TYPES.values()) if kind == "all" else {_TYPES[kind]}

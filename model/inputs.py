@@ -39,6 +39,7 @@ from pilothouse.model.clusters import KnownClusters, placed
 from pilothouse.model.issued_certificates import Clock, WorkloadCertificate
 from pilothouse.model.mode_change import FormerPolicy, ModeChange
 from pilothouse.model.resolved_names import ResolvedName
+from pilothouse.model.tls_policy import TlsPolicy
 from pilothouse.model.topology_labels import NETWORK_LABEL
 from pilothouse.model.trust import FetchedBundle, TrustBundle
 
@@ -166,6 +167,8 @@ def _network_gateway(_key: ObjectKey, row: Service) -> Iterator[Hashable]:
 DOMAIN: Final = Table[ObjectKey, MeshDomain]("Domain")
 CLUSTERS: Final = Table[ObjectKey, KnownClusters]("Clusters")
 """One row, under THE_MESH, if there is more to say than that the mesh is one cluster."""
+TLS_POLICY: Final = Table[ObjectKey, TlsPolicy]("TlsPolicy")
+"""One row, under THE_MESH, if the operator demands something of all TLS."""
 MESH_CONFIG: Final = Table[ObjectKey, MeshConfig]("MeshConfig")
 MESH_NETWORKS: Final = Table[ObjectKey, MeshNetworks]("MeshNetworks")
 TRUST_BUNDLE: Final = Table[ObjectKey, TrustBundle]("TrustBundle")
@@ -265,7 +268,7 @@ TABLES: Final[Mapping[str, Table[Any, Any]]] = {
         VIRTUAL_SERVICES, DESTINATION_RULES, SIDECARS, PEER_AUTHENTICATIONS,
         FORMER_PEER_AUTHENTICATIONS, MODE_CHANGE, TRUST_BUNDLE, FETCHED_BUNDLES,
         WORKLOAD_CERTIFICATES, CLOCK, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
-        RESOLVED_NAMES,
+        RESOLVED_NAMES, TLS_POLICY,
     )
 }  # fmt: skip
 """Kind name -> table. Kinds that are held but not translated have none."""

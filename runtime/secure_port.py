@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from pilothouse.certs.callers import Callers
 from pilothouse.certs.client_certificates import revoked_serials
-from pilothouse.certs.front.ciphers import openssl_ciphers
+from pilothouse.certs.front.ciphers import PortTls
 from pilothouse.certs.front.control import Material
 from pilothouse.certs.front.peers import CallerFinder, Peers, Recognise
 from pilothouse.certs.front.supervisor import TlsFront
@@ -56,15 +56,14 @@ class SecurePort:
         root_namespace: Callable[[], str],
         caller_log: CallerLog,
         clock: Callable[[], float],
-        cipher_suites: Sequence[str] = (),
+        tls: PortTls | None = None,
         precedence: Precedence | None = None,
     ) -> None:
         """
         Serve `streams` to whom `callers` know; `recognise` reads client certificates.
 
         Requests for certificates are kept back while `precedence` is closed.
-
-        `cipher_suites` are those of TLS 1.2 by istiod's names; none means the good ones.
+        `tls` is what is demanded of handshakes, beyond what always is.
         """
         self._streams = streams
         self._recognise = recognise
@@ -72,7 +71,7 @@ class SecurePort:
         self._caller_log = caller_log
         self._clock = clock
         self._precedence = precedence or Precedence()
-        self._ciphers = openssl_ciphers(cipher_suites)
+        self._tls = (tls or PortTls())._asdict()
         self._directory: Path | None = None
         self._listener: socket.socket | None = None
         self._front: TlsFront | None = None
@@ -115,7 +114,7 @@ class SecurePort:
             observer=self._caller_log,
             clock=self._clock,
         )
-        await self._front.start(replace(material, ciphers=self._ciphers))
+        await self._front.start(replace(material, **self._tls))
         self._precedence.heed(self._front.hold)
         self._caller_log.connections.set_function(lambda: len(self.peers))
         return address.with_port(self._listener.getsockname()[1])
@@ -135,7 +134,7 @@ class SecurePort:
         Raises: FrontFailed: It cannot be used, and the port goes on with what it has.
         """
         if self._front is not None:
-            await self._front.update(replace(material, ciphers=self._ciphers))
+            await self._front.update(replace(material, **self._tls))
             closed = self._front.close(revoked_serials(material.crl_pem))
             if closed:
                 log.info("secure_port.revoked", connections_closed=closed)

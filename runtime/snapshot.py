@@ -13,7 +13,7 @@ from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
 from pilothouse.model.classes import ProxyClass
-from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
+from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, TLS_POLICY, MeshDomain
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.registration import claim_of
 from pilothouse.model.registration_book import RegistrationBook
@@ -50,6 +50,7 @@ def take_snapshot(proxy: Proxy, settings: Settings) -> Snapshot:
     graph.commit(
         [
             (DOMAIN, THE_MESH, MeshDomain(settings.domain)),
+            (TLS_POLICY, THE_MESH, settings.tls_policy),
             *((TABLES[kind], key, row) for kind, key, row in changes if kind in TABLES),
         ]
     )

@@ -2,7 +2,8 @@
 Golden stories: a folder with a small mesh, the proxies in it, and what each is to be served.
 
 `input.yaml` is read as the file store reads a directory, `clusters/NAME.yaml` (if there are any) as
-that of a remote cluster, and `proxies.yaml` names each proxy's node as it would introduce itself on
+that of a remote cluster, `tls_policy.yaml` (if there is one) as a setting of the server, and
+`proxies.yaml` names each proxy's node as it would introduce itself on
 a stream. Resources are found as Envoy finds them: clusters lead to endpoints, listeners to routes.
 What comes out is shown as plain data with every Any expanded.
 """
@@ -13,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import yaml
 from google.protobuf import json_format
 
@@ -20,9 +22,10 @@ from pilothouse._pb._pool import POOL, message_class
 from pilothouse._pb.envoy.config.core.v3.base_pb2 import Node
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
-from pilothouse.model.inputs import TABLES
+from pilothouse.model.inputs import TABLES, THE_MESH, TLS_POLICY
 from pilothouse.model.proxies import Proxy
 from pilothouse.model.resource import CDS, EDS, LDS, RDS, Resource
+from pilothouse.model.tls_policy import TlsPolicy
 from pilothouse.model.topology_labels import LOCAL_CLUSTER
 from pilothouse.providers.directory_state import Change
 from pilothouse.providers.validate import FileCheck
@@ -80,15 +83,18 @@ def load(name: str) -> Story:
     if others:
         texts = {name: [(path.name, path.read_text())] for name, path in others.items()}
         check.add_clusters(texts, LOCAL_CLUSTER)
+    changes = list(check.changes)
+    policy = folder / "tls_policy.yaml"
+    if policy.exists():
+        row = msgspec.convert(yaml.safe_load(policy.read_text()), TlsPolicy)
+        changes.append(Change(TLS_POLICY.name, THE_MESH, row))
     graph = Graph()
     graph.commit(
-        (TABLES[change.kind], change.key, change.row)
-        for change in check.changes
-        if change.kind in TABLES
+        (TABLES[change.kind], change.key, change.row) for change in changes if change.kind in TABLES
     )
     described = yaml.safe_load((folder / "proxies.yaml").read_text())
     proxies = {each: json_format.ParseDict(node, Node()) for each, node in described.items()}
-    return Story(name, proxies, graph, tuple(check.changes), check.findings())
+    return Story(name, proxies, graph, tuple(changes), check.findings())
 
 
 def served_to(graph: Graph, proxy: Proxy) -> Served:

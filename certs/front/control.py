@@ -47,7 +47,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 class Material(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What the front serves with; all PEM. `ciphers` are OpenSSL's for TLS 1.2, "" the default.
+    What the front serves with; all PEM.
+
+    `ciphers`, `curve` and `is_tls12_only` are as in `ciphers.PortTls`.
 
     `crl_pem` empty means that no revocation list is asked for; otherwise each authority in a
     client's chain must have a current one, as in Envoy.
@@ -58,6 +60,8 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
     roots_pem: str
     crl_pem: str = ""
     ciphers: str = ""
+    curve: str = ""
+    is_tls12_only: bool = False
 
     def __repr__(self) -> str:
         """Show nothing."""

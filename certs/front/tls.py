@@ -35,6 +35,8 @@ def server_context(material: Material) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if material.is_tls12_only:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     # No resumption: each connection is verified anew, against the roots and lists of today.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
@@ -42,6 +44,8 @@ def server_context(material: Material) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_OPTIONAL
     with _told("cipher suites"):
         context.set_ciphers(material.ciphers or DEFAULT_CIPHERS)
+        if material.curve:
+            context.set_ecdh_curve(material.curve)
     with (
         _told("certificate or key"),
         _in_memory(material.certificate_pem, material.key_pem) as path,

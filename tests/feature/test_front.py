@@ -22,11 +22,12 @@ from msgspec.structs import replace
 
 from pilothouse.certs.authority import Authority
 from pilothouse.certs.client_certificates import revoked_serials
-from pilothouse.certs.front.ciphers import OPENSSL_NAMES, openssl_ciphers
+from pilothouse.certs.front.ciphers import OPENSSL_NAMES, openssl_ciphers, port_tls
 from pilothouse.certs.front.control import Limits
 from pilothouse.certs.front.supervisor import FrontFailed
 from pilothouse.certs.material import CaMaterial, fingerprint, make_material
 from pilothouse.model.identity import WorkloadIdentity
+from pilothouse.model.tls_policy import CompliancePolicy
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,33 @@ async def test_chosen_ciphers(authority: Authority) -> None:
             context.set_ciphers(cipher)
             assert await here.answers(context) is is_good
         assert await here.answers(client_context(authority.root_pem))
+
+
+@pytest.mark.parametrize("policy", ["fips-140-2", "fips-140-3"])
+async def test_a_compliance_policy(authority: Authority, policy: str) -> None:
+    """S-PA-9, C-R-14: TLS 1.2, the suites of FIPS and P-256, whoever asks for something else."""
+    suites = ["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"]
+    for chosen in ([], [*suites, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]):
+        demanded = port_tls(chosen, CompliancePolicy(policy))
+        async with fronted(authority) as here:
+            await here.front.update(replace(material(authority), **demanded._asdict()))
+            context = client_context(authority.root_pem)
+            async with here.connected(context) as (_, writer):
+                tls = writer.get_extra_info("ssl_object")
+                assert tls.version() == "TLSv1.2"
+            for cipher, curve, is_good in (
+                ("ECDHE-ECDSA-AES128-GCM-SHA256", "prime256v1", True),
+                ("ECDHE-ECDSA-AES256-GCM-SHA384", "prime256v1", not chosen),
+                ("ECDHE-ECDSA-CHACHA20-POLY1305", "prime256v1", False),
+                ("ECDHE-ECDSA-AES128-GCM-SHA256", "X25519", False),
+            ):
+                context = client_context(authority.root_pem)
+                context.set_ciphers(cipher)
+                context.set_ecdh_curve(curve)
+                assert await here.answers(context) is is_good, (cipher, curve)
+            context = client_context(authority.root_pem)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            assert not await here.answers(context)
 
 
 async def test_no_alpn(authority: Authority) -> None:

@@ -15,6 +15,7 @@ from pilothouse._pb.envoy.extensions.transport_sockets.raw_buffer.v3 import raw_
 from pilothouse._pb.google.protobuf import struct_pb2
 from pilothouse.api.destination_rule import ClientTls
 from pilothouse.graph.core import Ctx
+from pilothouse.model.compliance import compliance
 from pilothouse.model.endpoints import EndpointsKey
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
@@ -67,6 +68,7 @@ def apply_transport(
                 names=to.names,
                 defaults=mesh.tls_defaults,
                 has_secrets=to.has_secrets,
+                compliance=ctx.get(compliance, None),
             )
             apply_tls(cluster, to.tls, target)
         case Transport.MUTUAL:
@@ -130,6 +132,7 @@ def _mutual(ctx: Ctx, to: Destination, upstream: HttpUpstream) -> base_pb2.Trans
             trust_domains=ctx.get(trust_domains, None),
             protocols=offered(upstream),
             files=to.files,
+            compliance=ctx.get(compliance, None),
         )
     )
 

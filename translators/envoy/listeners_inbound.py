@@ -14,6 +14,7 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.authentication import MtlsMode
 from pilothouse.model.classes import Inbound
+from pilothouse.model.compliance import compliance, skips_trust_domains
 from pilothouse.model.inbound_ports import InboundPort
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
@@ -167,7 +168,9 @@ def _server_tls(ctx: Ctx, certificates: CertificateSource, own: ProxySettings) -
     if certificates is CertificateSource.NONE:
         return None
     settings = ctx.get(mesh_config, None).mesh_mtls
-    return ServerTls(certificates, ctx.get(accepted_domains, None), settings, own.server_files)
+    domains = () if ctx.get(skips_trust_domains, None) else ctx.get(accepted_domains, None)
+    policy = ctx.get(compliance, None)
+    return ServerTls(certificates, domains, settings, own.server_files, policy)
 
 
 def _tls_inspectors(
@@ -226,7 +229,12 @@ def _security(
     """Return how callers of a port are authenticated; closed where its TLS cannot be had."""
     if port.tls is None or not port.ends_own_tls:
         return Security(port.mtls, tls)
-    terms = Terms(certificates, ctx.get(mesh_config, None).tls_defaults, port.protocol.is_http)
+    terms = Terms(
+        certificates,
+        ctx.get(mesh_config, None).tls_defaults,
+        port.protocol.is_http,
+        ctx.get(compliance, None),
+    )
     try:
         return Security(port.mtls, tls, own_tls_socket(port.tls, terms))
     except TlsUnavailable as unavailable:

@@ -22,8 +22,10 @@ from pilothouse.model.names import AGENT_CLUSTER
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxies import CertificateSource, TlsFiles
 from pilothouse.model.service_accounts import SPIFFE
+from pilothouse.model.tls_policy import CompliancePolicy
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.http_options import HttpUpstream
+from pilothouse.translators.envoy.tls_compliance import enforce
 
 TLS_SOCKET: Final = "envoy.transport_sockets.tls"
 
@@ -54,12 +56,17 @@ UPSTREAM_PROTOCOLS_KEY: Final = "envoy.network.application_protocols"
 
 
 class ServerTls(NamedTuple):
-    """What a workload's own ports end mutual TLS with."""
+    """
+    What a workload's own ports end mutual TLS with.
+
+    Without `trust_domains` the caller may be of any, if a root vouches for it.
+    """
 
     certificates: CertificateSource
     trust_domains: tuple[str, ...]
     settings: MeshTls | None
     files: TlsFiles | None = None
+    compliance: CompliancePolicy = CompliancePolicy.NONE
 
 
 class MeshPeer(NamedTuple):
@@ -75,6 +82,7 @@ class MeshPeer(NamedTuple):
     trust_domains: tuple[str, ...]
     protocols: tuple[str, ...]
     files: TlsFiles | None = None
+    compliance: CompliancePolicy = CompliancePolicy.NONE
 
 
 @lru_cache(maxsize=64)
@@ -92,6 +100,7 @@ def server_socket(server: ServerTls) -> base_pb2.TransportSocket:
     # A name the library does not know would fail the listener; the check has warned of it.
     chosen = [name for name in dict.fromkeys(settings.cipher_suites) if name in CIPHERS]
     parameters.cipher_suites.extend(chosen or DEFAULT_CIPHERS)
+    enforce(parameters, server.compliance)
     common.alpn_protocols.extend(_SERVED_PROTOCOLS)
     _apply_secrets(common, server.certificates, server.files)
     _accept_domains(common, server.trust_domains)
@@ -104,6 +113,7 @@ def client_socket(peer: MeshPeer) -> base_pb2.TransportSocket:
     common = context.common_tls_context
     common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2
     common.tls_params.tls_maximum_protocol_version = common_pb2.TlsParameters.TLSv1_3
+    enforce(common.tls_params, peer.compliance)
     common.alpn_protocols.extend(peer.protocols)
     _apply_secrets(common, peer.certificates, peer.files)
     if peer.names:
@@ -178,6 +188,7 @@ def _secret(name: str, certificates: CertificateSource) -> secret_pb2.SdsSecretC
 
 def _accept_domains(common: tls_pb2.CommonTlsContext, domains: tuple[str, ...]) -> None:
     validation = common.combined_validation_context.default_validation_context
+    validation.SetInParent()  # Envoy wants it even if it demands nothing
     for domain in domains:
         matcher = validation.match_typed_subject_alt_names.add(
             san_type=common_pb2.SubjectAltNameMatcher.URI

@@ -16,8 +16,10 @@ from pilothouse.api.tls_names import CIPHERS, CURVES
 from pilothouse.model.credentials import CertificateFiles, RootsFile
 from pilothouse.model.names import BadName
 from pilothouse.model.proxies import CertificateSource
+from pilothouse.model.tls_policy import CompliancePolicy
 from pilothouse.translators.envoy.encoding import pack
 from pilothouse.translators.envoy.mutual_tls import TLS_SOCKET, secret_source
+from pilothouse.translators.envoy.tls_compliance import enforce
 from pilothouse.translators.envoy.upstream_tls import TlsUnavailable
 
 _HTTP_PROTOCOLS: Final = ("h2", "http/1.1")
@@ -41,6 +43,7 @@ class Terms(NamedTuple):
     certificates: CertificateSource
     defaults: MeshTls | None
     is_http: bool
+    compliance: CompliancePolicy = CompliancePolicy.NONE
 
 
 def own_tls_socket(tls: ServerTls, terms: Terms) -> base_pb2.TransportSocket:
@@ -62,6 +65,7 @@ def own_tls_socket(tls: ServerTls, terms: Terms) -> base_pb2.TransportSocket:
     context.require_client_certificate.value = tls.mode == "MUTUAL"
     common = context.common_tls_context
     _apply_parameters(common.tls_params, tls, terms.defaults)
+    enforce(common.tls_params, terms.compliance)
     if terms.is_http:
         common.alpn_protocols.extend(_HTTP_PROTOCOLS)
     common.tls_certificate_sds_secret_configs.append(_by_discovery(_certificate(tls), terms))

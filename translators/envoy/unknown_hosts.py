@@ -14,6 +14,7 @@ from pilothouse.api.mesh_config import MeshConfig
 from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.classes import View
+from pilothouse.model.compliance import compliance
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import (
@@ -25,6 +26,7 @@ from pilothouse.model.policies import Policy
 from pilothouse.model.protocols import Protocol
 from pilothouse.model.proxy_settings import RouteHeaders
 from pilothouse.model.resource import CDS, Resource
+from pilothouse.model.tls_policy import CompliancePolicy
 from pilothouse.translators.envoy.cluster_policy import apply_connection_pool
 from pilothouse.translators.envoy.dynamic_dns import DynamicHost, apply_dynamic_discovery
 from pilothouse.translators.envoy.encoding import encode
@@ -78,7 +80,7 @@ def unknown_hosts_cluster(ctx: Ctx, key: UnknownHosts) -> ResourceLayer:
     )
     apply_http_options(cluster, upstream)
     try:
-        apply_tls(cluster, tls, _target(mesh))
+        apply_tls(cluster, tls, _target(mesh, ctx.get(compliance, None)))
     except TlsUnavailable as problem:
         ctx.report(_closed(problem))
         cluster = cluster_pb2.Cluster(
@@ -91,8 +93,9 @@ def unknown_hosts_cluster(ctx: Ctx, key: UnknownHosts) -> ResourceLayer:
     return ResourceLayer((Resource(CDS, cluster.name, encode(cluster)),))
 
 
-def _target(mesh: MeshConfig) -> TlsTarget:
-    return TlsTarget("*", Protocol.HTTP, is_http2=False, defaults=mesh.tls_defaults)
+def _target(mesh: MeshConfig, policy: CompliancePolicy) -> TlsTarget:
+    defaults = mesh.tls_defaults
+    return TlsTarget("*", Protocol.HTTP, is_http2=False, defaults=defaults, compliance=policy)
 
 
 def _closed(problem: TlsUnavailable) -> Finding:

@@ -19,7 +19,9 @@ from pilothouse.model.credentials import CredentialName, CredentialSource, crede
 from pilothouse.model.hosts import is_wildcard
 from pilothouse.model.names import BadName
 from pilothouse.model.protocols import Protocol
+from pilothouse.model.tls_policy import CompliancePolicy
 from pilothouse.translators.envoy.encoding import pack
+from pilothouse.translators.envoy.tls_compliance import enforce
 
 TLS_SOCKET: Final = "envoy.transport_sockets.tls"
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
@@ -52,6 +54,7 @@ class TlsTarget(NamedTuple):
     names: tuple[str, ...] = ()
     defaults: MeshTls | None = None
     has_secrets: bool = False
+    compliance: CompliancePolicy = CompliancePolicy.NONE
 
     @property
     def own_name(self) -> str:
@@ -103,6 +106,7 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls | None, target: TlsTa
     context = tls_pb2.UpstreamTlsContext(sni=tls.sni or fallback)
     common = context.common_tls_context
     _apply_parameters(common.tls_params, target.defaults)
+    enforce(common.tls_params, target.compliance)
     if target.is_http2:
         common.alpn_protocols.append("h2")
     if tls.mode == "MUTUAL":

@@ -7,7 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from pilothouse.certs.issued import KeyAlgorithm
+from pilothouse.cli.lazy import Exit
 from pilothouse.cli.main import cli
+from pilothouse.model.tls_policy import CompliancePolicy, TlsPolicy
 from pilothouse.runtime import app
 from pilothouse.runtime.addresses import Address
 from pilothouse.runtime.settings import LogFormat, LogLevel, Settings
@@ -125,6 +127,26 @@ def test_the_secure_port(served: list[Settings]) -> None:
     assert [each.server_names for each in served[1:]] == [
         ("b.example",), ("a.example", "192.0.2.1"),
     ]  # fmt: skip
+
+
+def test_what_is_demanded_of_tls(served: list[Settings]) -> None:
+    """S-PA-8, S-PA-9: nothing unless it is said, by our names or istiod's."""
+    assert invoke("-d", "mesh", COMPLIANCE_POLICY="")[0] == 0
+    assert invoke("-d", "mesh", COMPLIANCE_POLICY="fips-140-2")[0] == 0
+    assert invoke("-d", "mesh", "--compliance-policy=fips-140-3", COMPLIANCE_POLICY="pqc")[0] == 0
+    assert invoke("-d", "mesh", PILOT_SKIP_VALIDATE_TRUST_DOMAIN="true")[0] == 0
+    assert invoke("-d", "mesh", "--skip-validate-trust-domain")[0] == 0
+    assert [each.tls_policy for each in served] == [
+        TlsPolicy(),
+        TlsPolicy(CompliancePolicy.FIPS_140_2),
+        TlsPolicy(CompliancePolicy.FIPS_140_3),
+        TlsPolicy(skips_trust_domains=True),
+        TlsPolicy(skips_trust_domains=True),
+    ]
+    assert invoke("-d", "mesh", COMPLIANCE_POLICY="fips")[0] == Exit.USAGE
+    code, output = invoke("-d", "mesh", COMPLIANCE_POLICY="pqc")
+    assert code == 1
+    assert "--compliance-policy: pqc cannot be had on the secure port" in output
 
 
 def test_the_authority(served: list[Settings]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilothouse.model.tls_policy import CompliancePolicy, TlsPolicy
 from pilothouse.runtime.addresses import Address, InvalidSetting, parse_address
 from pilothouse.runtime.settings import Settings
 
@@ -94,3 +95,20 @@ def test_bad_domain_is_refused(domain: str) -> None:
     """The domain is written without dots at its ends."""
     with pytest.raises(InvalidSetting, match="--domain"):
         Settings(config_dir=DIR, domain=domain)
+
+
+CHACHA = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"
+
+
+def test_policies_that_the_secure_port_cannot_keep() -> None:
+    """S-PA-9: they are refused rather than kept by proxies only; without the port there is none."""
+    pqc, fips = CompliancePolicy.PQC, CompliancePolicy.FIPS_140_3
+    with pytest.raises(InvalidSetting, match=r"--compliance-policy: pqc.* --secure-grpc-addr off"):
+        Settings(config_dir=DIR, compliance_policy=pqc)
+    without = Settings(config_dir=DIR, compliance_policy=pqc, secure_grpc_addr=None)
+    assert without.tls_policy == TlsPolicy(pqc)
+    assert not any(without.port_tls)
+    with pytest.raises(InvalidSetting, match="none of the suites"):
+        Settings(config_dir=DIR, compliance_policy=fips, tls_cipher_suites=(CHACHA,))
+    assert Settings(config_dir=DIR, compliance_policy=fips).port_tls.is_tls12_only
+    assert Settings(config_dir=DIR, tls_cipher_suites=(CHACHA,)).port_tls.ciphers
