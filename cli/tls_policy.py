@@ -1,4 +1,4 @@
-"""Options about all TLS of the mesh, the same for all commands that tell what proxies are served."""
+"""Options about all TLS, the same for all commands that tell what proxies are served."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

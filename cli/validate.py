@@ -11,7 +11,9 @@ from pilothouse.api.kinds import MESH_CONFIG, MESH_NETWORKS
 from pilothouse.cli.clusters import cluster_options
 from pilothouse.cli.lazy import Exit
 from pilothouse.cli.output import print_findings, print_json, print_yaml
+from pilothouse.cli.tls_policy import tls_policy_options
 from pilothouse.graph.findings import Severity
+from pilothouse.model.tls_policy import CompliancePolicy, TlsPolicy
 from pilothouse.runtime.addresses import InvalidSetting
 from pilothouse.runtime.reports import finding_data
 from pilothouse.runtime.settings import (
@@ -64,6 +66,7 @@ _CLIENTS: Final = frozenset({"Pod", "WorkloadEntry", "WorkloadGroup", "Sidecar"}
     help="DNS domain of Kubernetes services.",
 )
 @cluster_options
+@tls_policy_options
 @click.option(
     "--objects-only", is_flag=True, help="Look at each object by itself, not at what clients see."
 )
@@ -78,6 +81,8 @@ def validate(
     domain: str,
     cluster_id: str,
     remote_clusters: tuple[RemoteCluster, ...],
+    compliance_policy: CompliancePolicy,
+    skip_validate_trust_domain: bool,
     objects_only: bool,
 ) -> int:
     """Check files of config; folders are searched, - is standard input.
@@ -103,7 +108,9 @@ def validate(
     if not objects_only and any(change.kind in _CLIENTS for change in check.changes):
         from pilothouse.runtime.views import view_findings  # noqa: PLC0415 (start-up time)
 
-        views, seen = view_findings(check.changes, domain)
+        views, seen = view_findings(
+            check.changes, domain, TlsPolicy(compliance_policy, skip_validate_trust_domain)
+        )
         findings = tuple(sorted({*findings, *check.located(seen)}))
     if output == "json":
         print_json([finding_data(finding) for finding in reversed(findings)])

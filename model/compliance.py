@@ -1,8 +1,9 @@
 """The policy that all TLS is under, for who builds TLS settings; it also says what it overrides."""
 
-from pilothouse.api.meta import ConfigRef
+from pilothouse.api.gateway import ServerTls
+from pilothouse.api.mesh_config import MeshTls
 from pilothouse.graph.core import Ctx, query
-from pilothouse.graph.findings import Finding, Severity
+from pilothouse.graph.findings import ConfigRef, Finding, Severity
 from pilothouse.model.inputs import THE_MESH, TLS_POLICY
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.tls_policy import CompliancePolicy, TlsPolicy, overridden
@@ -19,18 +20,26 @@ def compliance(ctx: Ctx, _key: None) -> CompliancePolicy:
     if policy is not CompliancePolicy.NONE:
         mesh = ctx.get(mesh_config, None)
         for path, tls in (("meshMTLS", mesh.mesh_mtls), ("tlsDefaults", mesh.tls_defaults)):
-            for field, instead in overridden(policy, tls) if tls is not None else ():
-                ctx.report(
-                    Finding(
-                        Severity.WARNING,
-                        "OutsideCompliancePolicy",
-                        ConfigRef("MeshConfig", "", "mesh", f"{path}.{field}"),
-                        f"Under the compliance policy {policy} it is not used as it is written;"
-                        f" what holds is {instead}.",
-                        "Remove it, or write what the policy allows.",
-                    )
-                )
+            if tls is not None:
+                report_overridden(ctx, policy, tls, ConfigRef("MeshConfig", "", "mesh", path))
     return policy
+
+
+def report_overridden(
+    ctx: Ctx, policy: CompliancePolicy, tls: MeshTls | ServerTls, ref: ConfigRef
+) -> None:
+    """Report each field of the settings at `ref` that a policy is stronger than."""
+    for field, instead in overridden(policy, tls):
+        ctx.report(
+            Finding(
+                Severity.WARNING,
+                "OutsideCompliancePolicy",
+                ref.at(f"{ref.path}.{field}"),
+                f"Under the compliance policy {policy} it is not used as it is written;"
+                f" what holds is {instead}.",
+                "Remove it, or write what the policy allows.",
+            )
+        )
 
 
 @query

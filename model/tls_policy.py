@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from pilothouse.api.gateway import ServerTls
 from pilothouse.api.mesh_config import MeshTls
 
 
@@ -65,13 +66,15 @@ class Overridden(NamedTuple):
     instead: str
 
 
-def overridden(policy: CompliancePolicy, tls: MeshTls) -> Iterator[Overridden]:
+def overridden(policy: CompliancePolicy, tls: MeshTls | ServerTls) -> Iterator[Overridden]:
     """Yield the fields that say something else than what is done under a policy."""
     allowed = ALLOWED.get(policy)
     if allowed is None:
         return
     if tls.min_protocol_version not in ("TLS_AUTO", allowed.oldest):
         yield Overridden("minProtocolVersion", allowed.oldest)
+    if isinstance(tls, ServerTls) and tls.max_protocol_version not in ("TLS_AUTO", allowed.newest):
+        yield Overridden("maxProtocolVersion", allowed.newest)
     suites = set(tls.cipher_suites)
     if allowed.may_choose:
         if not suites.issubset(FIPS_CIPHERS):
@@ -79,5 +82,6 @@ def overridden(policy: CompliancePolicy, tls: MeshTls) -> Iterator[Overridden]:
             yield Overridden("cipherSuites", ", ".join(kept or FIPS_CIPHERS))
     elif suites and suites != set(FIPS_CIPHERS):
         yield Overridden("cipherSuites", ", ".join(FIPS_CIPHERS))
-    if tls.ecdh_curves and set(tls.ecdh_curves) != set(allowed.curves):
+    curves = set(tls.ecdh_curves) if isinstance(tls, MeshTls) else set()
+    if curves and curves != set(allowed.curves):
         yield Overridden("ecdhCurves", ", ".join(allowed.curves))

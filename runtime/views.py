@@ -19,10 +19,11 @@ from pilothouse.api.workload import WorkloadEntry, WorkloadGroup
 from pilothouse.graph.core import Graph
 from pilothouse.graph.findings import Finding
 from pilothouse.model.classes import ProxyClass
-from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, MeshDomain
+from pilothouse.model.inputs import DOMAIN, TABLES, THE_MESH, TLS_POLICY, MeshDomain
 from pilothouse.model.pod_endpoints import is_finished
 from pilothouse.model.proxies import CertificateSource, NodeType, Proxy, Registration
 from pilothouse.model.registration import GROUP_ANNOTATION, Claim, entry_from, with_health
+from pilothouse.model.tls_policy import TlsPolicy
 from pilothouse.providers.directory_state import Change
 from pilothouse.runtime.snapshot import served_to
 from pilothouse.translators.envoy import roots
@@ -33,7 +34,9 @@ REGISTERED: Final = "198.51.100.1"
 """The address of a workload that will register itself in a group (RFC 5737 too)."""
 
 
-def view_findings(changes: Iterable[Change], domain: str) -> tuple[int, tuple[Finding, ...]]:
+def view_findings(
+    changes: Iterable[Change], domain: str, tls: TlsPolicy | None = None
+) -> tuple[int, tuple[Finding, ...]]:
     """Return how many views the config implies, and what is found looking at the mesh by them."""
     every: dict[tuple[str, Any], Any] = {(each.kind, each.key): each.row for each in changes}
     every.update(_registered(list(every.values())))
@@ -42,6 +45,7 @@ def view_findings(changes: Iterable[Change], domain: str) -> tuple[int, tuple[Fi
     graph.commit(
         [
             (DOMAIN, THE_MESH, MeshDomain(domain)),
+            (TLS_POLICY, THE_MESH, tls),
             *((TABLES[kind], key, row) for (kind, key), row in rows.items()),
         ]
     )

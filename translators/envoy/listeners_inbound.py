@@ -14,7 +14,7 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.graph.findings import Finding, Severity
 from pilothouse.model.authentication import MtlsMode
 from pilothouse.model.classes import Inbound
-from pilothouse.model.compliance import compliance, skips_trust_domains
+from pilothouse.model.compliance import compliance, report_overridden, skips_trust_domains
 from pilothouse.model.inbound_ports import InboundPort
 from pilothouse.model.layers import ResourceLayer
 from pilothouse.model.mesh import mesh_config
@@ -229,19 +229,17 @@ def _security(
     """Return how callers of a port are authenticated; closed where its TLS cannot be had."""
     if port.tls is None or not port.ends_own_tls:
         return Security(port.mtls, tls)
-    terms = Terms(
-        certificates,
-        ctx.get(mesh_config, None).tls_defaults,
-        port.protocol.is_http,
-        ctx.get(compliance, None),
-    )
+    policy, ref = ctx.get(compliance, None), port.source.ref.at(f"{port.source.ref.path}.tls")
+    defaults = ctx.get(mesh_config, None).tls_defaults
+    terms = Terms(certificates, defaults, port.protocol.is_http, policy)
     try:
-        return Security(port.mtls, tls, own_tls_socket(port.tls, terms))
+        socket = own_tls_socket(port.tls, terms)
     except TlsUnavailable as unavailable:
-        ref = port.source.ref.at(f"{port.source.ref.path}.tls")
         message = f"Port {port.port} is closed. {unavailable}"
         ctx.report(Finding(Severity.ERROR, "TlsUnavailable", ref, message, unavailable.remedy))
         return _CLOSED
+    report_overridden(ctx, policy, port.tls, ref)
+    return Security(port.mtls, tls, socket)
 
 
 class BoundKey(NamedTuple):

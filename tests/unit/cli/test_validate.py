@@ -225,3 +225,17 @@ def test_a_group_stands_for_the_workloads_that_will_register(
     (tmp_path / "rest.yaml").write_text(f"{SELECTING}---{VERSIONED.replace('v1}}', 'v2}}')}")
     done = run.invoke(cli, ["validate", str(tmp_path), "-o", "json"])
     assert len(json.loads(done.output)) == 1, "nobody will be of the subset"
+
+
+def test_what_a_policy_overrides_is_told(run: CliRunner, tmp_path: Path) -> None:
+    """S-PA-9: for CI too, by the options and variables of `serve`."""
+    mesh = tmp_path / "mesh.yaml"
+    mesh.write_text("meshMTLS: {minProtocolVersion: TLSV1_3}\n")
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / "mesh" / "a.yaml").write_text(WORLD)
+    line = ["validate", str(tmp_path / "mesh"), "--mesh-config", str(mesh)]
+    assert "OutsideCompliancePolicy" not in run.invoke(cli, line).output
+    for policy, is_told in (("fips-140-2", True), ("pqc", False)):
+        done = run.invoke(cli, line, env={"COMPLIANCE_POLICY": policy})
+        assert done.exit_code == 0
+        assert ("meshMTLS.minProtocolVersion" in done.output) is is_told

@@ -1,4 +1,4 @@
-"""What compliance policies allow, and what of the mesh config they are told to override (S-PA-9)."""
+"""What compliance policies allow, and what of the mesh config they override (S-PA-9)."""
 
 import pytest
 from mesh_of import mesh_of
