@@ -1,16 +1,19 @@
 """A policy is the last word on every context, whatever was there before (S-PA-8, S-PA-9)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import story
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
 from pilothouse._pb.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
 from pilothouse.api.tls_names import CIPHERS, CURVES
+from pilothouse.model.inputs import THE_MESH, TLS_POLICY
 from pilothouse.model.proxies import CertificateSource
-from pilothouse.model.tls_policy import FIPS_CIPHERS, CompliancePolicy
+from pilothouse.model.tls_policy import FIPS_CIPHERS, CompliancePolicy, TlsPolicy
 from pilothouse.translators.envoy.mutual_tls import ServerTls, server_socket
 from pilothouse.translators.envoy.tls_compliance import enforce
 
@@ -77,3 +80,42 @@ def test_a_server_that_asks_for_no_trust_domain(domains: tuple[str, ...]) -> Non
     assert validation.validation_context_sds_secret_config.name == "ROOTCA"
     matchers = validation.default_validation_context.match_typed_subject_alt_names
     assert [each.matcher.prefix for each in matchers] == [f"spiffe://{each}/" for each in domains]
+
+
+CURVES_OF = {
+    CompliancePolicy.NONE: [],
+    CompliancePolicy.FIPS_140_2: ["P-256"],
+    CompliancePolicy.PQC: ["X25519MLKEM768"],
+}
+
+
+def contexts(data: Any) -> Iterator[dict[str, Any]]:
+    """Yield the TLS parameters of every context within."""
+    for value in data.values() if isinstance(data, dict) else data:
+        if isinstance(value, dict | list):
+            yield from contexts(value)
+    if isinstance(data, dict) and "common_tls_context" in data:
+        yield data["common_tls_context"].get("tls_params", {})
+
+
+@pytest.mark.parametrize(
+    "name", ["unknown_hosts", "tls_origination", "mutual_tls_clients", "ingress_tls"]
+)
+def test_no_context_of_any_kind_is_left_out(name: str) -> None:
+    """S-PA-9: in whole stories, and back again when the setting is."""
+    told = story.load(name)
+    for policy in (*CURVES_OF, CompliancePolicy.NONE):
+        told.graph.commit([(TLS_POLICY, THE_MESH, TlsPolicy(policy))])
+        found = [
+            parameters
+            for proxy in told.proxies
+            for resources in told.served(proxy).values()
+            for resource in resources
+            for parameters in contexts(story.content(resource))
+        ]
+        assert found
+        curves = [each.get("ecdh_curves", []) for each in found]
+        if policy is CompliancePolicy.NONE:
+            assert all(each in ([], ["X25519"], ["P-256", "X25519"]) for each in curves)
+        else:
+            assert all(each == CURVES_OF[policy] for each in curves)
