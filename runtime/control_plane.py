@@ -265,7 +265,7 @@ class ControlPlane:
                 "mutual_tls.trust_domains_unchecked",
                 option="--skip-validate-trust-domain",
                 problem="Callers of every trust domain are let in whose certificate any trusted"
-                " root vouches for; only AuthorizationPolicies tell them apart.",
+                " root vouches for.",
             )
         await self._web.setup()
         monitoring = await self._listen_http(settings.monitoring_addr)
