@@ -174,11 +174,13 @@ async def eventually(look: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def workplace(folder: Path, *texts: str, **more: Any) -> AsyncIterator[Workplace]:
+async def workplace(
+    folder: Path, *texts: str, writes_roots: bool = True, **more: Any
+) -> AsyncIterator[Workplace]:
     """
     Run a server over these objects; `more` are settings.
 
-    Its roots are written to where proxies look for them, if it has an authority.
+    Its roots are written to where proxies look for them, if it has made any.
     """
     mesh = folder / "mesh"
     mesh.mkdir(exist_ok=True)
@@ -188,6 +190,6 @@ async def workplace(folder: Path, *texts: str, **more: Any) -> AsyncIterator[Wor
     settings = Settings(config_dir=mesh, ca_dir=folder / "ca", **chosen)
     async with serving(settings) as server:
         place = Workplace(server, folder)
-        if settings.ca_server:
+        if settings.ca_server and writes_roots:
             await place.write_roots()
         yield place

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from certificates import PEM, make_ca, private_key_pem
 from click.testing import CliRunner
 from fake_proxy import ADS, node
 from serving import until
@@ -241,6 +242,26 @@ async def test_commands_say_that_there_is_no_authority(tmp_path: Path) -> None:
         told = folder / "rotation.status"
         await until(lambda: b'"has_authority":false' not in told.read_bytes())
         assert "No rotation" in await place.run("ca", "status", "--ca-dir", folder)
+
+
+async def test_a_plugged_in_authority_is_one(tmp_path: Path) -> None:
+    """C-R-11: what a server without an authority left in the directory does not stay true."""
+    plugged, told = tmp_path / "cacerts", tmp_path / "ca" / "rotation.status"
+    plugged.mkdir()
+    root, key = make_ca("Root", datetime.now(UTC))
+    pem = root.public_bytes(PEM)
+    for name, content in (
+        ("ca-cert", pem),
+        ("ca-key", private_key_pem(key)),
+        ("cert-chain", pem),
+        ("root-cert", pem),
+    ):
+        (plugged / f"{name}.pem").write_bytes(content)
+    async with without_authority(tmp_path):
+        assert told.exists()
+    settings = {"ca_certs_dir": plugged, "ca_server": True}
+    async with workplace(tmp_path, writes_roots=False, **settings):
+        assert not told.exists()
 
 
 def test_settings_that_leave_the_port_without_a_certificate(tmp_path: Path) -> None:
