@@ -32,7 +32,7 @@ from pilothouse.runtime.bundle_fetches import NOT_FETCHED
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.timeout(120),
-    pytest.mark.xdist_group("identity"),
+    pytest.mark.xdist_group("joining"),
 ]
 ADDRESS = "127.0.0.1"
 PARTNER = "partner.example"

@@ -29,7 +29,7 @@ from pilothouse.demo.story import READERS
 from pilothouse.demo.traffic import Traffic
 from pilothouse.model.identity import WorkloadIdentity
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240), pytest.mark.xdist_group("identity")]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240), pytest.mark.xdist_group("under_load")]
 
 LOOPBACK = "127.61"
 FOLLOWERS = 50

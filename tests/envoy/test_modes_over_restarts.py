@@ -21,9 +21,9 @@ from pilothouse.demo.traffic import Traffic
 from pilothouse.model.mode_change import Step
 from pilothouse.runtime.mode_change_file import KnownModes, ModeChangeFile
 
-pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240), pytest.mark.xdist_group("identity")]
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240), pytest.mark.xdist_group("modes")]
 
-LOOPBACK = "127.63"
+LOOPBACK = "127.64"
 PATIENCE_SECONDS = 90
 POLICY = """
 apiVersion: security.istio.io/v1

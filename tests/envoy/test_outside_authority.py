@@ -28,9 +28,10 @@ from pilothouse.demo.envoy import EnvoyProcess
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.timeout(120),
-    pytest.mark.xdist_group("identity"),
+    pytest.mark.xdist_group("joining"),
 ]
 ADDRESS = "127.0.0.1"
+Files = tuple[Path, Path]
 SERVER = "istiod.istio-system.svc"
 SPIFFE = "spiffe://cluster.local/ns/default/sa/"
 
@@ -118,12 +119,15 @@ def told_of(chain: Path, key: Path) -> Mapping[str, str]:
 
 @asynccontextmanager
 async def envoy_with(
-    place: Workplace, account: str, files: tuple[Path, Path], *options: str
+    place: Workplace, account: str, files: Files, *options: str, told: Files | None = None
 ) -> AsyncIterator[EnvoyProcess]:
-    """Run an Envoy whose certificate, towards the server too, is in files; no token, no agent."""
+    """Run an Envoy whose certificate, towards the server too, is in files; no token, no agent.
+
+    Its listeners and clusters show those it has `told` of, if these are others.
+    """
     file = await place.write_bootstrap(account, "--certificates", "ads", *options)
     config = json.loads(file.read_text())
-    config["node"]["metadata"].update(told_of(*files))
+    config["node"]["metadata"].update(told_of(*(told or files)))
     clusters = config["static_resources"]["clusters"]
     (server,) = (each for each in clusters if each["name"] == "xds-grpc")
     common = server["transport_socket"]["typed_config"]["common_tls_context"]
@@ -230,3 +234,25 @@ async def is_turned_away(asked: Awaitable[bytes]) -> bool:
         return await asked == b""
     except (ConnectionError, ssl.SSLError):
         return True
+
+
+@pytest.mark.parametrize("variant", ["--delta", "--sotw"])
+async def test_a_chain_and_key_may_come_late(folder: Path, variant: str) -> None:
+    """N-64: Envoy looks again where it was told of files; roots from here need none (ADR 19)."""
+    port = free_port()
+    operator = Operator(folder)
+    late = (folder / "late-chain.pem", folder / "late-key.pem")
+    config = (CLOSED, guarded("web", ADDRESS, port))
+    async with workplace(folder, *config, **operator.settings()) as place:
+        shutil.copy(operator.roots_file, place.root_file)
+        own = operator.issue_workload("web")
+        async with envoy_with(place, "web", own, variant, told=late) as envoy:
+            await eventually(lambda: has_refused(envoy))
+            assert operator.issue_workload("web", "late") == late
+            client = operator.context("client")
+            certificate = await eventually(lambda: handshake(client, ADDRESS, port))
+            assert identity_of(certificate) == f"{SPIFFE}web"
+
+
+async def has_refused(envoy: EnvoyProcess) -> bool:
+    return sum((await envoy.stats("sds.*update_rejected")).values()) > 0

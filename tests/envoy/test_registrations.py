@@ -23,7 +23,7 @@ from pilothouse.demo.envoy import EnvoyProcess
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.timeout(120),
-    pytest.mark.xdist_group("identity"),
+    pytest.mark.xdist_group("joining"),
 ]
 ADDRESS = "127.0.0.1"
 GROUP = """

@@ -20,7 +20,7 @@ from pilothouse.certs.rotation import Phase, RootRotation
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("identity"),
+    pytest.mark.xdist_group("joining"),
 ]
 
 ADDRESS = "127.0.0.1"

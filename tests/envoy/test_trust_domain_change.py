@@ -27,7 +27,7 @@ from pilothouse.agent.keys import KeyKind, SigningRequest
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.timeout(120),
-    pytest.mark.xdist_group("identity"),
+    pytest.mark.xdist_group("joining"),
 ]
 ADDRESS = "127.0.0.1"
 MESH = """
