@@ -8,18 +8,12 @@ one is said at once; then the config is read and committed; only then are stream
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
 from pilothouse.api.mesh_config import MeshConfig
-from pilothouse.certs.client_certificates import ClientCertificates
-from pilothouse.certs.front.control import Material
-from pilothouse.certs.front.supervisor import FrontFailed
-from pilothouse.certs.oidc_issuers import read_issuers
-from pilothouse.certs.refusals import Refusal
 from pilothouse.certs.service import refuse_all, send_elsewhere
 from pilothouse.errors import QueryFailed
 from pilothouse.graph.core import Graph
@@ -38,34 +32,26 @@ from pilothouse.model.proxies import Proxy
 from pilothouse.providers.directory_state import Change
 from pilothouse.runtime import memory
 from pilothouse.runtime.addresses import Address
-from pilothouse.runtime.authority import AuthoritySettings, MeshAuthority
-from pilothouse.runtime.bundle_fetches import BundleFetches
-from pilothouse.runtime.caller_log import CallerLog
 from pilothouse.runtime.commit import Change as RowChange
 from pilothouse.runtime.commit import CommitCycle
 from pilothouse.runtime.connect_rate import connects_per_second
 from pilothouse.runtime.debounce import Debouncer
 from pilothouse.runtime.dns_client import NameServers
 from pilothouse.runtime.findings import FindingsLog
+from pilothouse.runtime.identities import Identities, utc_now
 from pilothouse.runtime.inspection import ServerInspection
-from pilothouse.runtime.known_callers import KnownCallers
 from pilothouse.runtime.metrics import Metrics
 from pilothouse.runtime.mode_changes import ModeChanges
 from pilothouse.runtime.monitoring import monitoring_app
 from pilothouse.runtime.name_lookups import NameLookups
 from pilothouse.runtime.observer import ProxyFollower, StreamObserver
-from pilothouse.runtime.outside_authority import OutsideAuthority
-from pilothouse.runtime.port_files import port_files
 from pilothouse.runtime.ports import BoundPorts, CannotListen, why_not
 from pilothouse.runtime.pushes_first import PushesFirst
 from pilothouse.runtime.registrations import Registrations
 from pilothouse.runtime.registrations_file import RegistrationsFile
-from pilothouse.runtime.secure_port import SecurePort
-from pilothouse.runtime.server_names import server_names
 from pilothouse.runtime.settings import Settings
 from pilothouse.runtime.stores import stores_of
 from pilothouse.runtime.tidy import Tidier
-from pilothouse.runtime.workload_certificates import WorkloadCertificates
 from pilothouse.translators.envoy import roots
 from pilothouse.translators.envoy.secrets import SECRET_FAULTS
 from pilothouse.xds.admission import StreamLimits
@@ -75,7 +61,7 @@ from pilothouse.xds.server import AddressInUse, DiscoveryServer
 from pilothouse.xds.streams import Streams
 
 if TYPE_CHECKING:
-    import grpc
+    pass
 
 _LOOK_AT_CERTIFICATE_SECONDS = 60.0
 _TELL_TIME_SECONDS = 3_600.0
@@ -83,10 +69,6 @@ _REPORT_AFTER_SECONDS = 0.05
 """How long a look for findings waits, as it must not take the time of the pushes that go first."""
 
 log = structlog.get_logger()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class ControlPlane:
@@ -112,7 +94,6 @@ class ControlPlane:
             on_written=self._written,
         )
         self.pushes_first = PushesFirst(self.publisher, self.streams)
-        self.workload_certificates: WorkloadCertificates | None = None
         self.cycle = CommitCycle(
             self.graph,
             TABLES,
@@ -140,11 +121,15 @@ class ControlPlane:
             clock=time.monotonic,
         )
         self._names = NameLookups(self._gateway_names, NameServers().look_up, self.cycle.put)
-        self._bundles = BundleFetches(
-            lambda: self._mesh_config().ca_certificates,
-            self.cycle.put,
-            directory=settings.ca_dir,
-            on_change=self._findings_changed.set,
+        self.identities = Identities(
+            settings,
+            streams=self.streams,
+            offer=self.cycle.offer,
+            put=self.cycle.put,
+            mesh_config=self._mesh_config,
+            precedence=self.pushes_first.precedence,
+            registry=self.metrics.registry,
+            on_finding=self._findings_changed.set,
         )
         self.inspection = ServerInspection(
             graph=self.graph,
@@ -154,7 +139,7 @@ class ControlPlane:
             streams=self.streams,
             metrics=self.metrics,
             registrations=self.registrations,
-            bundles=self._bundles,
+            bundles=self.identities.bundles,
             clock_offset_seconds=time.time() - time.monotonic(),
         )
         self._tidy = Tidier(lambda: self.metrics.pushed_bytes)
@@ -164,28 +149,7 @@ class ControlPlane:
             may_inspect=inspect_everything if settings.grpc_addr.is_loopback else None,
             services=(refuse_all() if settings.ca_server else send_elsewhere(),),
         )
-        self.authority: MeshAuthority | None = None
-        self.outside: OutsideAuthority | None = None
         self._first_trust_domain: asyncio.Future[str]
-        self._caller_log = CallerLog(self.metrics.registry, time.monotonic)
-        self.known_callers = KnownCallers(
-            ca_dir=settings.ca_dir,
-            oidc_issuers=read_issuers(settings.oidc_issuers) if settings.oidc_issuers else (),
-            trust_domains=self._trust_domains,
-            caller_log=self._caller_log,
-            wall_clock=_utc_now,
-            clock=time.monotonic,
-        )
-        self.secure_port = SecurePort(
-            self.streams,
-            callers=self.known_callers.chain,
-            recognise=ClientCertificates(self._trust_domains).read,
-            root_namespace=lambda: self._mesh_config().root_namespace,
-            caller_log=self._caller_log,
-            clock=time.monotonic,
-            tls=settings.port_tls,
-            precedence=self.pushes_first.precedence,
-        )
         self._web = web.AppRunner(monitoring_app(self.inspection), access_log=None)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[BoundPorts], None]) -> None:
@@ -206,23 +170,10 @@ class ControlPlane:
                     tasks.create_task(self._mode_changes.run(), name="mode changes"),
                     tasks.create_task(self._names.run(), name="names"),
                 ]
-                if ports.secure_grpc is not None:
-                    running += [
-                        tasks.create_task(self.secure_port.run(), name="secure port"),
-                        tasks.create_task(self._renew_certificate(), name="certificate"),
-                        tasks.create_task(
-                            self.known_callers.end_revoked(self.streams), name="revocations"
-                        ),
-                    ]
                 running.append(tasks.create_task(self._tell_time(), name="clock"))
-                authority = self.authority or self.outside
-                if authority is not None:
-                    running.append(tasks.create_task(authority.run(), name="authority"))
-                    running.append(tasks.create_task(self._bundles.run(), name="root bundles"))
-                if self.workload_certificates is not None:
-                    running.append(
-                        tasks.create_task(self.workload_certificates.run(), name="certificates")
-                    )
+                running += [
+                    tasks.create_task(part, name=name) for name, part in self.identities.parts()
+                ]
                 # A proxy that comes back must not be told first that gateways have no address.
                 await self._names.settled()
                 self.streams.set_ready()
@@ -272,9 +223,8 @@ class ControlPlane:
         grpc = await self._listen_grpc(settings.grpc_addr)
         secure = None
         if settings.secure_grpc_addr is not None:
-            service = await self._start_authority()
-            secure = await self.secure_port.listen(
-                settings.secure_grpc_addr, await self._port_material(), (service,)
+            secure = await self.identities.listen(
+                settings.secure_grpc_addr, self._first_trust_domain
             )
         if not grpc.is_loopback:
             log.warning(
@@ -299,48 +249,6 @@ class ControlPlane:
             raise CannotListen("--grpc-addr", address, why_not(address)) from error
         return address.with_port(port)
 
-    async def _start_authority(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Start what tells the roots, and issues if it is to; return its service."""
-        settings = self.settings
-        if not settings.ca_server and settings.ca_cert_file is not None:
-            self.outside = outside = OutsideAuthority(
-                settings.ca_cert_file,
-                directory=settings.ca_dir,
-                put=self.cycle.put,
-                clock=_utc_now,
-            )
-            outside.start()
-            outside.on_change = self._update_port
-            self.cycle.offer([*outside.rows(), *self._bundles.rows()])
-            return outside.service()
-        self.authority = authority = MeshAuthority(
-            AuthoritySettings(
-                directory=settings.ca_dir,
-                plugged_in=settings.ca_certs_dir,
-                default_ttl=settings.workload_cert_ttl,
-                longest_ttl=settings.max_workload_cert_ttl,
-                algorithm=settings.ca_key_algorithm,
-                settle=settings.ca_rotation_settle,
-            ),
-            streams=self.streams,
-            put=self.cycle.put,
-            registry=self.metrics.registry,
-            clock=_utc_now,
-            names=server_names(settings.revision, settings.server_names),
-            trust_domains=self._trust_domains,
-            precedence=self.pushes_first.precedence,
-        )
-        # Only a new root waits for the config: it is called after the mesh's trust domain.
-        await authority.start(lambda: self._first_trust_domain)
-        self.workload_certificates = WorkloadCertificates(
-            authority.issuer, self.cycle.put, clock=_utc_now, registry=self.metrics.registry
-        )
-        authority.reissue = self.workload_certificates.reissue
-        authority.on_change = self._update_port
-        self.cycle.offer([*authority.rows(), *self._bundles.rows()])
-        find_caller = self.secure_port.find_caller
-        return authority.service(find_caller, find_caller.arrived)
-
     async def _commit_first(self, changes: list[RowChange]) -> None:
         changes = self._mode_changes.start(changes)
         own = [
@@ -348,19 +256,16 @@ class ControlPlane:
             (TLS_POLICY.name, THE_MESH, self.settings.tls_policy),
         ]
         self.cycle.offer([*own, *changes])
-        self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
+        self.cycle.offer([(CLOCK.name, THE_MESH, Clock(utc_now()))])
         await self.cycle.commit_now()
 
     async def _close(self) -> None:
         self.inspection.is_closing = True
         grace_seconds = self.settings.drain.total_seconds()
         await asyncio.gather(
-            self._plaintext.stop(grace_seconds), self.secure_port.stop(grace_seconds)
+            self._plaintext.stop(grace_seconds), self.identities.secure_port.stop(grace_seconds)
         )
-        if self.authority is not None:
-            await self.authority.close()
-        if self.outside is not None:
-            self.outside.close()
+        await self.identities.close()
         await self._web.cleanup()
         log.info("server.stopped")
 
@@ -382,23 +287,19 @@ class ControlPlane:
 
     def _followers(self) -> Iterator[ProxyFollower]:
         yield self.registrations
-        if self.authority is not None:
-            yield self.authority.follower
-        if self.workload_certificates is not None:
-            yield self.workload_certificates
+        yield from self.identities.followers()
 
     def _reported(self, proxy: Proxy, problem: str | None) -> None:
         self.registrations.reported(proxy, problem)
 
     async def _prepare(self, proxy: Proxy) -> None:
         await self.registrations.prepare(proxy)
-        if self.workload_certificates is not None:
-            await self.workload_certificates.prepare(proxy)
+        await self.identities.prepare(proxy)
 
     async def _tell_time(self) -> None:
         while True:
             await asyncio.sleep(_TELL_TIME_SECONDS)
-            self.cycle.offer([(CLOCK.name, THE_MESH, Clock(_utc_now()))])
+            self.cycle.offer([(CLOCK.name, THE_MESH, Clock(utc_now()))])
 
     def _gateway_names(self) -> tuple[str, ...]:
         try:
@@ -408,31 +309,6 @@ class ControlPlane:
 
     def _mesh_config(self) -> MeshConfig:
         return self.graph.store(MESH_CONFIG).rows.get(THE_MESH) or MeshConfig()
-
-    def _trust_domains(self) -> tuple[str, ...]:
-        config = self._mesh_config()
-        return (config.trust_domain, *config.trust_domain_aliases)
-
-    async def _port_material(self) -> Material:
-        """Return what the secure port serves with. Raises: Refusal, FrontFailed."""
-        authority, files = self.authority or self.outside, port_files(self.settings)
-        if authority is None:
-            raise FrontFailed("no authority has been started")
-        material = await authority.port_material()
-        return files.over(material) if files is not None else material
-
-    async def _update_port(self) -> None:
-        await self.secure_port.update(await self._port_material())
-
-    async def _renew_certificate(self) -> None:
-        # The server's own certificate lives no longer than those of workloads.
-        lifetime_seconds = self.settings.workload_cert_ttl.total_seconds()
-        while True:
-            await asyncio.sleep(min(_LOOK_AT_CERTIFICATE_SECONDS, lifetime_seconds / 8))
-            try:
-                await self._update_port()
-            except (FrontFailed, Refusal) as failure:
-                log.warning("secure_port.certificate_not_renewed", reason=str(failure))
 
     async def _report_findings(self) -> None:
         known = FindingsLog()

@@ -263,7 +263,7 @@ async def test_a_step_waits_for_an_agent_that_is_away(place: Place) -> None:
         assert found.absent_until - datetime.now(UTC) > timedelta(hours=23)
         place.ask(Action.GO_ON)
         await until(lambda: place.state().phase is Phase.SIGNING_WITH_NEW)
-        assert server.plane.authority is not None
+        assert server.plane.identities.authority is not None
 
 
 async def test_an_agent_that_renews_lets_it_go_on(place: Place) -> None:
@@ -277,7 +277,7 @@ async def test_an_agent_that_renews_lets_it_go_on(place: Place) -> None:
         pair = (private_key_pem(KEY), leaf.public_bytes(PEM))
         chain = await certificate(server, roots, pair=pair)
         assert len(chain) == 3, "the leaf and both roots"
-        held = server.plane.authority
+        held = server.plane.identities.authority
         assert held is not None
         ledger = dict(held._journal.holders)  # type: ignore[union-attr]
         first, second = (f"leaf:{each.serial_number:x}:{WEB}" for each in (leaf, chain[0]))

@@ -222,7 +222,7 @@ async def test_the_directory_is_held(tmp_path: Path) -> None:
         with pytest.raises(BadRoot, match="another server"):
             async with workplace(tmp_path, ca_server=False, **outside.files):
                 pass
-        assert place.server.plane.authority is None
+        assert place.server.plane.identities.authority is None
 
 
 async def test_commands_say_that_there_is_no_authority(tmp_path: Path) -> None:
@@ -297,6 +297,6 @@ def test_the_option_and_istiods_variable(
 async def test_a_server_without_the_secure_port_needs_no_roots(tmp_path: Path) -> None:
     """C-R-11: plain discovery goes on; there, nobody is told of roots either (D-Z-1)."""
     async with workplace(tmp_path, ca_server=False, secure_grpc_addr=None) as place:
-        assert place.server.plane.outside is None
+        assert place.server.plane.identities.outside is None
         status, _ = await place.server.get("/ready")
         assert status == 200

@@ -85,13 +85,13 @@ async def test_files_are_read_again(mesh: Path, tmp_path: Path) -> None:
         assert await meets(port, first.chain, "mesh.example") == serial(first)
         (tmp_path / "tls.crt").write_bytes(second.chain)
         with pytest.raises(FrontFailed, match="certificate or key"):
-            await server.plane._update_port()
+            await server.plane.identities.update_port()
         (tmp_path / "tls.key").unlink()
         with pytest.raises(FrontFailed, match="cannot be read"):
-            await server.plane._update_port()
+            await server.plane.identities.update_port()
         assert await meets(port, first.chain, "mesh.example") == serial(first)
         (tmp_path / "tls.key").write_bytes(second.key)
-        await server.plane._update_port()
+        await server.plane.identities.update_port()
         assert await meets(port, second.chain, "mesh.example") == serial(second)
 
 

@@ -53,7 +53,7 @@ async def test_no_request_enters_while_a_wave_is_pushed(tmp_path: Path, mesh: Pa
     in_all: Counter[str] = Counter()
     async with serving(settings) as server, AsyncExitStack() as stack:
         plane = server.plane
-        assert plane.authority is not None
+        assert plane.identities.authority is not None
         # However busy the machine, no wave here is so long that it must leave a break.
         plane.pushes_first.precedence._way = RightOfWay(longest_seconds=3_600)
         proxies = [
@@ -83,8 +83,8 @@ async def test_no_request_enters_while_a_wave_is_pushed(tmp_path: Path, mesh: Pa
 
             setattr(owner, name, counted)
 
-        watch(plane._caller_log, "recognised")
-        watch(plane.authority._log, "issued")
+        watch(plane.identities.caller_log, "recognised")
+        watch(plane.identities.authority._log, "issued")
         watch(plane.streams._observer, "pushed")
         state = read_state(tmp_path / "ca")
         assert state is not None

@@ -179,7 +179,7 @@ async def test_a_stream_ends_with_its_certificate(secure: Serving, authority: Au
 async def test_a_front_that_dies_is_replaced(secure: Serving, authority: Authority) -> None:
     """Streams end and come again; it is counted, and the server never noticed otherwise."""
     pair = svid(authority)
-    front = secure.plane.secure_port.front
+    front = secure.plane.identities.secure_port.front
     assert front is not None
     assert front.pid is not None
     assert (await first_answer(secure, authority.root_pem, pair)).resources
@@ -259,7 +259,7 @@ async def test_the_unix_socket_behind_the_front_is_no_way_in(
 ) -> None:
     """Who comes round the front is nobody, token or not, though the owner may open the socket."""
     token, _ = TokenStore(tmp_path / "ca").create(CLIENT, datetime.now(UTC))
-    directory = secure.plane.secure_port._directory
+    directory = secure.plane.identities.secure_port._directory
     assert directory is not None
     assert directory.stat().st_mode & 0o777 == 0o700
     async with grpc.aio.insecure_channel(f"unix:{directory / 'grpc'}") as channel:
