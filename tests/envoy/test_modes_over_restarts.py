@@ -92,7 +92,7 @@ def short_path() -> Iterator[Path]:
 async def ground(path: Path) -> AsyncIterator[Ground]:
     async with (
         BookinfoMesh(LoopbackGround(loopback=LOOPBACK), workdir=path / "w") as mesh,
-        Traffic(mesh.url, READERS) as traffic,
+        Traffic(mesh.url, READERS, pause_seconds=0.1) as traffic,
     ):
         await until(lambda: len(traffic.since(0)) >= 50)
         yield Ground(mesh, traffic)
@@ -101,7 +101,7 @@ async def ground(path: Path) -> AsyncIterator[Ground]:
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 (files and samples change silently)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("step", [Step.SERVERS, Step.CLIENTS, None], ids=str)

@@ -317,7 +317,7 @@ async def test_a_new_server_begins_with_those_who_are_on_their_way(tmp_path: Pat
         await agent.clusters()
         await agent.report()
         await client.until(lambda p: addresses(p) == {"10.0.0.1"})
-        await until(lambda: b'"is_healthy":true' in file.read_bytes())
+        await until(lambda: file.exists() and b'"is_healthy":true' in file.read_bytes())
     async with watched(tmp_path, PROBED) as (place, client):
         assert addresses(client) == {"10.0.0.1"}
         (shown,) = await place.server.json("/debug/registrations")
