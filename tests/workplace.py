@@ -49,6 +49,35 @@ spec:
 """
 
 
+def calling(account: str, egress: int, port: int) -> str:
+    """Return config by which an account reaches the guarded workload at its own port `egress`."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: web, namespace: default}}
+spec:
+  hosts: [web.internal]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{{number: {egress}, name: tcp, protocol: TCP, targetPort: {port}}}]
+  endpoints:
+  - address: 127.0.0.1
+    serviceAccount: web
+    labels: {{security.istio.io/tlsMode: istio}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: {account}, namespace: default}}
+spec:
+  workloadSelector: {{labels: {{app: {account}}}}}
+  egress:
+  - port: {{number: {egress}, protocol: TCP, name: tcp}}
+    bind: 127.0.0.1
+    captureMode: NONE
+    hosts: ["./web.internal"]
+"""
+
+
 class Workplace:
     """The running server and the files around it."""
 

@@ -20,7 +20,16 @@ from typing import Any
 import grpc.aio
 import pytest
 from cryptography import x509
-from workplace import CLOSED, Workplace, eventually, guarded, handshake, identity_of, workplace
+from workplace import (
+    CLOSED,
+    Workplace,
+    calling,
+    eventually,
+    guarded,
+    handshake,
+    identity_of,
+    workplace,
+)
 
 from pilothouse.demo.envoy import EnvoyProcess
 from pilothouse.model.inputs import WORKLOAD_CERTIFICATES
@@ -91,35 +100,6 @@ async def test_an_envoy_with_a_token_needs_nothing_else(
                 await say_something(stranger, port)
             await no_key_is_shown(place)
         assert not list(place.server.plane.streams.rejected())
-
-
-def calling(account: str, egress: int, port: int) -> str:
-    """Return config by which an account reaches the guarded workload at its own port `egress`."""
-    return f"""
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: web, namespace: default}}
-spec:
-  hosts: [web.internal]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{{number: {egress}, name: tcp, protocol: TCP, targetPort: {port}}}]
-  endpoints:
-  - address: {ADDRESS}
-    serviceAccount: web
-    labels: {{security.istio.io/tlsMode: istio}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: {account}, namespace: default}}
-spec:
-  workloadSelector: {{labels: {{app: {account}}}}}
-  egress:
-  - port: {{number: {egress}, protocol: TCP, name: tcp}}
-    bind: {ADDRESS}
-    captureMode: NONE
-    hosts: ["./web.internal"]
-"""
 
 
 async def test_two_envoys_with_tokens_trust_each_other(folder: Path, port: int) -> None:

@@ -21,7 +21,16 @@ from certificates import PEM, make_ca, private_key_pem
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from workplace import CLOSED, Workplace, eventually, guarded, handshake, identity_of, workplace
+from workplace import (
+    CLOSED,
+    Workplace,
+    calling,
+    eventually,
+    guarded,
+    handshake,
+    identity_of,
+    workplace,
+)
 
 from pilothouse.demo.envoy import EnvoyProcess
 
@@ -140,35 +149,6 @@ async def envoy_with(
     made = EnvoyProcess(config, file.parent / "run", name=account)
     async with made:
         yield made
-
-
-def calling(account: str, egress: int, port: int) -> str:
-    """Return config by which an account reaches the guarded workload at its own port `egress`."""
-    return f"""
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: web, namespace: default}}
-spec:
-  hosts: [web.internal]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{{number: {egress}, name: tcp, protocol: TCP, targetPort: {port}}}]
-  endpoints:
-  - address: {ADDRESS}
-    serviceAccount: web
-    labels: {{security.istio.io/tlsMode: istio}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: {account}, namespace: default}}
-spec:
-  workloadSelector: {{labels: {{app: {account}}}}}
-  egress:
-  - port: {{number: {egress}, protocol: TCP, name: tcp}}
-    bind: {ADDRESS}
-    captureMode: NONE
-    hosts: ["./web.internal"]
-"""
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from workplace import CLOSED, Workplace, eventually, guarded, handshake, workplace
+from workplace import CLOSED, Workplace, calling, eventually, guarded, handshake, workplace
 
 from pilothouse.certs.root_store import certificate_file, read_state
 from pilothouse.certs.rotation import Phase, RootRotation
@@ -25,31 +25,6 @@ pytestmark = [
 
 ADDRESS = "127.0.0.1"
 PATIENCE_SECONDS = 120
-CALLING = """
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: web, namespace: default}}
-spec:
-  hosts: [web.internal]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{{number: {egress}, name: tcp, protocol: TCP, targetPort: {port}}}]
-  endpoints:
-  - address: {address}
-    serviceAccount: web
-    labels: {{security.istio.io/tlsMode: istio}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: client, namespace: default}}
-spec:
-  workloadSelector: {{labels: {{app: client}}}}
-  egress:
-  - port: {{number: {egress}, protocol: TCP, name: tcp}}
-    bind: {address}
-    captureMode: NONE
-    hosts: ["./web.internal"]
-"""
 
 
 @pytest.fixture
@@ -138,7 +113,7 @@ async def test_no_connection_is_refused_and_nobody_hastens_it(folder: Path) -> N
         texts = (
             CLOSED,
             guarded("web", ADDRESS, port, own),
-            CALLING.format(egress=egress, port=port, address=ADDRESS),
+            calling("client", egress, port),
         )
         settle = timedelta(seconds=1)
         place = await stack.enter_async_context(
@@ -152,7 +127,7 @@ async def test_no_connection_is_refused_and_nobody_hastens_it(folder: Path) -> N
             await envoy.wait_ready()
         caller = Caller(egress)
         assert await eventually(caller.ask) == b"hello whoever you are\n"
-        calling = asyncio.create_task(caller.run())
+        calls = asyncio.create_task(caller.run())
         old = state().current
         await place.run("ca", "rotate", "--ca-dir", place.ca_dir)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -160,8 +135,8 @@ async def test_no_connection_is_refused_and_nobody_hastens_it(folder: Path) -> N
                 await asyncio.sleep(0.05)
         answered = caller.answered
         await eventually(lambda: _more_than(caller, answered + 20))
-        calling.cancel()
-        await asyncio.gather(calling, return_exceptions=True)
+        calls.cancel()
+        await asyncio.gather(calls, return_exceptions=True)
         assert caller.lost == []
         client = await place.client_context("client")
         leaf = await handshake(client, ADDRESS, port)
