@@ -139,7 +139,6 @@ _BY_API_VERSION: Final = {
     (api_version, kind.name): kind for kind in KINDS for api_version in kind.api_versions
 }
 _BY_GROUP: Final = {(kind.group, kind.name): kind for kind in KINDS}
-BY_NAME: Final = {kind.name: kind for kind in KINDS}
 
 
 def find(api_version: Any, name: Any) -> Kind | None:

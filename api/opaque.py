@@ -10,18 +10,6 @@ from typing import Any, Final
 from pilothouse.api.meta import ObjectMeta
 from pilothouse.api.structs import ApiStruct
 
-OPAQUE_KINDS: Final = frozenset(
-    {
-        "EnvoyFilter",
-        "ProxyConfig",
-        "WasmPlugin",
-        "TrafficExtension",
-        "Telemetry",
-        "RequestAuthentication",
-        "AuthorizationPolicy",
-    }
-)
-
 SECURITY_KINDS: Final = frozenset({"RequestAuthentication", "AuthorizationPolicy"})
 """Kinds whose absence of effect leaves something open that its author meant to close."""
 

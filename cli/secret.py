@@ -149,4 +149,6 @@ async def _fetch(base: str, path: str) -> bytes:
             return content
     except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as failure:
         reason = str(failure) or type(failure).__name__
-        raise click.ClickException(f"{base} cannot be asked: {reason}.") from failure
+        raise click.ClickException(
+            f"{base} cannot be asked: {reason.rstrip('.')}. Start the server, or say where it is."
+        ) from failure

@@ -8,10 +8,6 @@ remedy. Nothing here prints or logs.
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final
-
-CLUSTER_SCOPED: Final = ""
-"""The namespace of an object that has none."""
 
 
 class Severity(IntEnum):

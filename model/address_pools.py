@@ -21,7 +21,6 @@ IPV4_POOL: Final = IPv4Network("240.240.0.0/16")
 IPV6_POOL: Final = IPv6Network("2001:2::/48")
 BLOCK_SIZE: Final = 64
 """Slots per block. A host's block is fixed; only hosts of one block can ask for the same slot."""
-BLOCKS: Final = IPV4_POOL.num_addresses // BLOCK_SIZE
 LAST_SLOT: Final = IPV4_POOL.num_addresses - 2
 """Slots count from 1: neither the network's address nor the last one is given to a host."""
 

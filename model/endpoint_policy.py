@@ -81,9 +81,6 @@ class EndpointPolicy:
             yield endpoint
 
 
-NO_ENDPOINT_POLICY: Final = EndpointPolicy()
-
-
 _READERS: Final[tuple[Table[ObjectKey, Any], ...]] = (
     SERVICES, SERVICE_ENTRIES, NAMESPACES, PODS, WORKLOAD_ENTRIES, DESTINATION_RULES,
 )  # fmt: skip

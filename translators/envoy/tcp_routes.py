@@ -14,7 +14,6 @@ from pilothouse.graph.core import Ctx, query
 from pilothouse.model.domains import host_forms
 from pilothouse.model.mesh import mesh_config
 from pilothouse.model.names import ClusterName
-from pilothouse.model.protocols import Protocol
 from pilothouse.model.provenance import Source
 from pilothouse.model.routing import (
     MESH_GATEWAY,
@@ -246,8 +245,3 @@ def _stat_prefix(ctx: Ctx, asked: TcpQuestion, name: ClusterName) -> str:
     if owner is None or port is None:
         return str(name)
     return stat_name(pattern, StatSubject(owner, port, name.subset), str(name))
-
-
-def is_opaque(protocol: Protocol) -> bool:
-    """Tell whether a port never carries HTTP that we could see."""
-    return not protocol.is_http and protocol is not Protocol.AUTO
